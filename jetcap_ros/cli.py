@@ -1,0 +1,50 @@
+"""The `jetcap` command: caption, replay, train, evaluate, pack, benchmark."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from typing import List, Optional
+
+from . import commands
+
+
+class UserError(Exception):
+    """Something the user can mend; the message says what and how."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands, found as the modules of `jetcap_ros.commands`."""
+    parser = argparse.ArgumentParser(
+        prog='jetcap', description='Caption pictures, rosbags and cameras in little memory.')
+    subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    for module_info in pkgutil.iter_modules(commands.__path__):
+        module = importlib.import_module(f'{commands.__name__}.{module_info.name}')
+        help_line = module.__doc__.strip().splitlines()[0]
+        subparser = subparsers.add_parser(
+            module_info.name, help=help_line[0].lower() + help_line[1:].rstrip('.'),
+            description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one command and return its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f'jetcap {args.command}: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, `jetcap ... | head`
+        sys.stderr.close()
+        return 141
+
+
+if __name__ == '__main__':
+    # Under its real name, so that commands that import UserError from here mean the same class.
+    from jetcap_ros.cli import main as real_main
+    sys.exit(real_main())

@@ -1,0 +1,1 @@
+"""The captioning models. Importing this package imports no framework."""

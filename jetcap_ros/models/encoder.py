@@ -1,0 +1,80 @@
+"""The MobileNet encoders in torch."""
+
+from typing import List, Optional
+
+from torch import nn
+
+from .architectures import Block, SqueezeExcitation, describe_encoder, norm_epsilon
+
+ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6, 'hardswish': nn.Hardswish}
+
+
+class _SqueezeExcitation(nn.Module):
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeezed, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x):
+        gate = self.fc2(nn.functional.relu(self.fc1(self.avgpool(x))))
+        return nn.functional.hardsigmoid(gate) * x
+
+
+class MobileNetEncoder(nn.Module):
+    """
+    A MobileNet without its classifier: (N, 3, 224, 224) images to (N, C, 7, 7) features.
+
+    :param folded: batch normalization is folded into the convolutions, which then have a bias:
+        the form for inference, and the one packed files hold.
+    """
+
+    def __init__(
+            self, architecture: str = 'mobilenet_v3_small', blocks: Optional[List[Block]] = None,
+            folded: bool = False) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.folded = folded
+        self.blocks = blocks or describe_encoder(architecture)
+        self.out_channels = self.blocks[-1].layers[-1].out_channels
+        epsilon = norm_epsilon(architecture)
+        self._steps = []
+        for block in self.blocks:
+            steps = []
+            for layer in block.layers:
+                if isinstance(layer, SqueezeExcitation):
+                    steps.append(_SqueezeExcitation(layer.channels, layer.squeezed))
+                    self._place(layer.name, steps[-1])
+                    continue
+                steps.append(nn.Conv2d(
+                    layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
+                    padding=layer.kernel // 2, bias=folded,
+                    groups=layer.in_channels if layer.depthwise else 1))
+                self._place(layer.name, steps[-1])
+                if not folded:
+                    steps.append(nn.BatchNorm2d(
+                        layer.out_channels, epsilon,
+                        momentum=0.1 if architecture == 'mobilenet_v2' else 0.01))
+                    self._place(layer.norm, steps[-1])
+                if layer.activation:
+                    steps.append(ACTIVATIONS[layer.activation](inplace=True))
+            self._steps.append((steps, block.residual))
+
+    def _place(self, name: str, module: nn.Module) -> None:
+        """Register a module under a dotted name, so that parameters are called as torchvision's."""
+        *path, last = name.split('.')
+        parent = self
+        for part in path:
+            if part not in parent._modules:
+                parent.add_module(part, nn.Module())
+            parent = parent._modules[part]
+        parent.add_module(last, module)
+
+    def forward(self, x):
+        for steps, residual in self._steps:
+            y = x
+            for step in steps:
+                y = step(y)
+            x = x + y if residual else y
+        return x

@@ -1,0 +1,88 @@
+"""The full captioning model, in torch: MobileNet encoder, GRU decoder with soft attention."""
+
+from typing import Optional
+
+import torch
+from torch import nn
+
+from .encoder import MobileNetEncoder
+
+
+class AttentionDecoder(nn.Module):
+    """
+    A GRU that looks at the image again for every word.
+
+    Soft attention as in Xu et al. 2015 (Show, Attend and Tell), with an additive score:
+    full_att(relu(encoder_att(cells) + decoder_att(h))), softmax over the cells.
+    """
+
+    def __init__(
+            self, vocab_size: int, embed_dim: int, decoder_dim: int, attention_dim: int,
+            encoder_dim: int, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocab_size, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+        self.decode_step = nn.GRUCell(embed_dim + encoder_dim, decoder_dim)
+        self.init_h = nn.Linear(encoder_dim, decoder_dim)
+        self.fc = nn.Linear(decoder_dim, vocab_size)
+        self.encoder_att = nn.Linear(encoder_dim, attention_dim)
+        self.decoder_att = nn.Linear(decoder_dim, attention_dim)
+        self.full_att = nn.Linear(attention_dim, 1)
+
+    def start(self, cells: torch.Tensor):
+        """Return the first state (N, decoder_dim) and the projected cells of (N, L, C) cells."""
+        return self.init_h(cells.mean(dim=1)), self.encoder_att(cells)
+
+    def step(self, words, hidden, cells, projected):
+        """
+        Read one word each.
+
+        :param words: (N,) indices.
+        :return: logits (N, vocab_size), the new state and the attention (N, L).
+        """
+        scores = self.full_att(torch.relu(projected + self.decoder_att(hidden).unsqueeze(1)))
+        attention = torch.softmax(scores.squeeze(2), dim=1)
+        context = torch.bmm(attention.unsqueeze(1), cells).squeeze(1)
+        hidden = self.decode_step(
+            torch.cat([self.dropout(self.embedding(words)), context], dim=1), hidden)
+        return self.fc(self.dropout(hidden)), hidden, attention
+
+    def forward(self, cells, captions):
+        """
+        Read whole captions (teacher forcing).
+
+        :param cells: (N, L, C) features, captions: (N, T) indices with <start> and <end>.
+        :return: logits (N, T - 1, vocab_size) and attention (N, T - 1, L).
+        """
+        hidden, projected = self.start(cells)
+        logits, attention = [], []
+        for words in captions[:, :-1].unbind(dim=1):
+            scores, hidden, weights = self.step(words, hidden, cells, projected)
+            logits.append(scores)
+            attention.append(weights)
+        return torch.stack(logits, dim=1), torch.stack(attention, dim=1)
+
+
+class MobileNetCaptioningModel(nn.Module):
+    """
+    Captions images of 224x224.
+
+    :param encoder: one of `architectures.ENCODERS`, or a MobileNetEncoder.
+    """
+
+    def __init__(
+            self, vocab_size: int, embed_dim: int = 256, decoder_dim: int = 512,
+            attention_dim: int = 256, encoder='mobilenet_v3_small', dropout: float = 0.3) -> None:
+        super().__init__()
+        if isinstance(encoder, str):
+            encoder = MobileNetEncoder(encoder)
+        self.encoder = encoder
+        self.decoder = AttentionDecoder(
+            vocab_size, embed_dim, decoder_dim, attention_dim, encoder.out_channels, dropout)
+
+    def cells(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the features of normalized images (N, 3, 224, 224) as (N, 49, C)."""
+        return self.encoder(images).flatten(2).transpose(1, 2)
+
+    def forward(self, images, captions):
+        return self.decoder(self.cells(images), captions)

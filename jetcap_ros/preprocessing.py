@@ -1,0 +1,33 @@
+"""From a camera's picture to the input of the encoder, the same in training and on the robot."""
+
+import cv2
+import numpy as np
+
+SIZE = 224  # pixels, of both sides
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet, red green blue
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def squash(image: np.ndarray) -> np.ndarray:
+    """
+    Resize to 224x224 without keeping the aspect ratio, as the training pictures were.
+
+    :param image: (H, W, 3) uint8, RGB.
+    :return: (224, 224, 3) uint8, contiguous.
+    :raises ValueError: if the image is not of that form or is empty.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f'expected a (height, width, 3) uint8 image, got {image.shape} {image.dtype}')
+    if image.shape[:2] == (SIZE, SIZE):
+        return np.ascontiguousarray(image)
+    # Averaging the area keeps a shrunk picture free of aliasing.
+    shrinks = min(image.shape[:2]) >= SIZE
+    return cv2.resize(
+        image, (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def normalize(frame: np.ndarray) -> np.ndarray:
+    """Return the encoder's input, (1, 3, H, W) float32, of an (H, W, 3) uint8 RGB frame."""
+    scaled = frame * (1 / (255 * STD)) - MEAN / STD
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], np.float32)
