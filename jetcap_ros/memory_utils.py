@@ -1,0 +1,251 @@
+"""
+What memory there is, for this process and by the kernel's own books.
+
+`available` is the machine's figure clamped by every memory cgroup this process is in, so that a
+container's or a systemd unit's limit is seen before the kernel enforces it. Paths are found
+once; a reading then opens a few small files and costs well under a millisecond.
+Nothing here needs more than psutil: the node calls it, and the node stays small.
+"""
+
+import ctypes
+import errno
+import functools
+import gc
+import importlib
+import math
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import psutil
+
+MB = 1 << 20  # bytes
+
+
+class _Version(NamedTuple):
+    """How one version of the kernel's memory controller names its files."""
+
+    limits: Tuple[str, ...]
+    usage: str
+    cache: Tuple[str, ...]  # keys of memory.stat: page cache the kernel can drop
+    events: str
+
+
+_V1 = _Version(
+    limits=('memory.limit_in_bytes',), usage='memory.usage_in_bytes',
+    cache=('total_inactive_file', 'total_active_file'), events='memory.oom_control')
+_V2 = _Version(
+    # Above memory.high nothing is killed, but everything is slowed until it is useless.
+    limits=('memory.max', 'memory.high'), usage='memory.current',
+    cache=('inactive_file', 'active_file'), events='memory.events')
+
+
+class _Cgroups(NamedTuple):
+    """The cgroups this process is in: of the memory controller from its own up, and of v2."""
+
+    version: _Version
+    levels: Tuple[Path, ...]
+    unified: Optional[Path]
+
+
+class ProcessMemory(NamedTuple):
+    """Memory of one process in MB; what the kernel does not tell is None."""
+
+    rss_mb: float
+    pss_mb: Optional[float]
+    anonymous_mb: Optional[float]
+
+
+def available_memory_mb(root: str = '/') -> float:
+    """
+    Return the MB this process can still use before the kernel reclaims by force or kills.
+
+    The machine's available memory, clamped by the cgroup v1 or v2 limits from this process's
+    cgroup up to the topmost visible one. Page cache counts as available, swap does not.
+
+    :param root: where `proc` and `sys` are, for tests on recorded trees.
+    """
+    available = psutil.virtual_memory().available
+    cgroups = _find_cgroups(root)
+    for level in cgroups.levels:
+        available = min(available, _headroom(level, cgroups.version))
+    return max(available, 0) / MB
+
+
+def check_available_memory(min_mb: float, purpose: str = '', root: str = '/') -> float:
+    """
+    Return the available MB.
+
+    :raises MemoryError: if they are fewer than `min_mb`; names the purpose and both numbers.
+    """
+    available_mb = available_memory_mb(root)
+    if available_mb < min_mb:
+        task = f' for {purpose}' if purpose else ''
+        raise MemoryError(
+            f'not enough memory{task}: {min_mb:.0f} MB needed, {available_mb:.0f} MB available')
+    return available_mb
+
+
+def pre_cleanup() -> None:
+    """Give memory that is held but not used back to the system, the GPU's cache included."""
+    gc.collect()
+    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc has it, musl does not
+    if malloc_trim is not None:
+        malloc_trim(0)
+    torch = sys.modules.get('torch')
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def safe_import_wrapper(name: str, need_mb: float) -> ModuleType:
+    """
+    Import a module only if there is memory for it, and say clearly why it failed.
+
+    :raises MemoryError: if fewer than `need_mb` are available, or the import runs out of memory.
+    :raises ImportError: for whatever else the import raises, which becomes its cause.
+    """
+    available_mb = check_available_memory(need_mb, f'importing {name}')
+    shortage = f'importing {name} ran out of memory, with {available_mb:.0f} MB available before'
+    try:
+        return importlib.import_module(name)
+    except MemoryError as error:
+        raise MemoryError(shortage) from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(shortage) from error
+        raise ImportError(
+            f'cannot import {name}: {type(error).__name__}: {error}', name=name) from error
+
+
+def memory_pressure(root: str = '/') -> Optional[float]:
+    """
+    Return the percentage of the last 10 s in which all tasks waited for memory (PSI, full avg10).
+
+    Of this process's cgroup where the kernel tells it, else of the machine; None where neither.
+    """
+    unified = _find_cgroups(root).unified
+    sources = [Path(root, 'proc/pressure/memory')]
+    if unified is not None:
+        sources.insert(0, unified / 'memory.pressure')
+    for source in sources:
+        match = re.search(r'^full avg10=([\d.]+)', _read(source), re.MULTILINE)
+        if match:
+            return float(match[1])
+    return None
+
+
+def oom_kill_count(root: str = '/') -> Optional[int]:
+    """
+    Return how many processes the kernel has killed for lack of memory, None if it does not tell.
+
+    Counted in this process's memory cgroup, whatever ran out, the cgroup or the machine; where
+    the cgroup does not count, in the whole machine. A child that died of SIGKILL while this
+    rose was killed by the kernel.
+    """
+    cgroups = _find_cgroups(root)
+    sources = [level / cgroups.version.events for level in cgroups.levels[:1]]
+    for source in sources + [Path(root, 'proc/vmstat')]:
+        count = _read_table(source).get('oom_kill')
+        if count is not None:
+            return count
+    return None
+
+
+def process_memory(pid: Optional[int] = None) -> ProcessMemory:
+    """
+    Return the memory of a process, of this one without `pid`.
+
+    :raises psutil.NoSuchProcess: if there is none of that id.
+    """
+    pid = os.getpid() if pid is None else pid
+    rollup = dict(re.findall(r'^(\w+): +(\d+) kB', _read(Path(f'/proc/{pid}/smaps_rollup')),
+                             re.MULTILINE))
+    if rollup:
+        return ProcessMemory(
+            *(int(rollup[key]) / 1024 for key in ('Rss', 'Pss', 'Anonymous')))
+    process = psutil.Process(pid)  # kernels before 4.14 and other users' processes
+    memory = process.memory_info()
+    try:
+        pss_mb = process.memory_full_info().pss / MB
+    except psutil.AccessDenied:
+        pss_mb = None
+    return ProcessMemory(memory.rss / MB, pss_mb, (memory.rss - memory.shared) / MB)
+
+
+def _headroom(level: Path, version: _Version) -> float:
+    """Return the bytes left in one cgroup, infinite where it has no limit."""
+    limits = [_to_bytes(_read(level / name)) for name in version.limits]
+    stat = {}
+    if version is _V1:
+        # Tells of limits above the cgroups that are visible from inside a container.
+        stat = _read_table(level / 'memory.stat')
+        limits.append(stat.get('hierarchical_memory_limit', math.inf))
+    limit = min(limits)
+    usage = _to_bytes(_read(level / version.usage))
+    if math.isinf(limit) or math.isinf(usage):
+        return math.inf
+    stat = stat or _read_table(level / 'memory.stat')
+    return limit - usage + sum(stat.get(key, 0) for key in version.cache)
+
+
+@functools.lru_cache(maxsize=None)
+def _find_cgroups(root: str) -> _Cgroups:
+    """Find this process's cgroups through /proc/self/cgroup and /proc/self/mountinfo."""
+    paths: Dict[str, str] = {}  # controller -> path; '' is the unified hierarchy of v2
+    for line in _read(Path(root, 'proc/self/cgroup')).splitlines():
+        _, controllers, path = line.split(':', 2)
+        paths.update(dict.fromkeys(controllers.split(','), path))
+    v1: List[Path] = []
+    v2: List[Path] = []
+    for line in _read(Path(root, 'proc/self/mountinfo')).splitlines():
+        mount, _, source = line.partition(' - ')
+        mount_root, mount_point = (_unescape(field) for field in mount.split()[3:5])
+        kind, *_, options = source.split()
+        if kind == 'cgroup2' and '' in paths and not v2:
+            v2 = _levels(root, mount_root, mount_point, paths[''])
+        elif kind == 'cgroup' and 'memory' in options.split(',') and 'memory' in paths and not v1:
+            v1 = _levels(root, mount_root, mount_point, paths['memory'])
+    # On a hybrid layout v2 is mounted too, but the memory controller is v1's.
+    return _Cgroups(_V1 if v1 else _V2, tuple(v1 or v2), v2[0] if v2 else None)
+
+
+def _levels(root: str, mount_root: str, mount_point: str, path: str) -> List[Path]:
+    """Return the directories of a cgroup and its visible ancestors, innermost first."""
+    top = Path(root, mount_point.lstrip('/'))
+    parts = Path(path).parts[1:]
+    root_parts = Path(mount_root).parts[1:]
+    if parts[:len(root_parts)] == root_parts:
+        parts = parts[len(root_parts):]
+    # A container may be told a path of its host, of which it sees only the end or nothing.
+    while parts and ('..' in parts or not top.joinpath(*parts).is_dir()):
+        parts = parts[1:]
+    return [top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+
+
+def _read(path: Path) -> str:
+    """Return a file's text, empty where it is missing or the kernel refuses."""
+    try:
+        with open(path, encoding='utf-8', errors='replace') as file:
+            return file.read()
+    except OSError:
+        return ''
+
+
+def _read_table(path: Path) -> Dict[str, int]:
+    """Return a file of `key number` lines."""
+    pairs = (line.split() for line in _read(path).splitlines())
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _to_bytes(text: str) -> float:
+    """Return a limit or a usage; what is unlimited (`max`) or missing is infinite."""
+    text = text.strip()
+    return int(text) if text.isdigit() else math.inf
+
+
+def _unescape(field: str) -> str:
+    r"""Undo mountinfo's octal escapes, `\040` for a space."""
+    return re.sub(r'\\(\d{3})', lambda match: chr(int(match[1], 8)), field)
