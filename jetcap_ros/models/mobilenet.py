@@ -1,11 +1,12 @@
 """The full captioning model, in torch: MobileNet encoder, GRU decoder with soft attention."""
 
-from typing import Optional
-
+import numpy as np
 import torch
 from torch import nn
 
 from .encoder import MobileNetEncoder
+from .fused_decoder import FusedDecoder
+from .generation import CaptioningModel
 
 
 class AttentionDecoder(nn.Module):
@@ -63,21 +64,52 @@ class AttentionDecoder(nn.Module):
         return torch.stack(logits, dim=1), torch.stack(attention, dim=1)
 
 
-class MobileNetCaptioningModel(nn.Module):
+class _StepByStep:
+    """The plain decoder, as the search wants it."""
+
+    def __init__(self, decoder: AttentionDecoder) -> None:
+        self._decoder = decoder
+
+    def start(self, cells: torch.Tensor):
+        hidden, projected = self._decoder.start(cells)
+        return hidden, projected, cells
+
+    def step(self, words: np.ndarray, state):
+        hidden, projected, cells = state
+        rows = len(words)
+        logits, hidden, attention = self._decoder.step(
+            torch.from_numpy(words).to(cells.device), hidden, cells.expand(rows, -1, -1),
+            projected.expand(rows, -1, -1))
+        return (
+            logits.float().cpu().numpy(), (hidden, projected, cells),
+            attention.float().cpu().numpy())
+
+    def select(self, state, rows: np.ndarray):
+        hidden, projected, cells = state
+        return hidden[torch.from_numpy(rows).to(hidden.device)], projected, cells
+
+
+class MobileNetCaptioningModel(nn.Module, CaptioningModel):
     """
     Captions images of 224x224.
 
     :param encoder: one of `architectures.ENCODERS`, or a MobileNetEncoder.
+    :param decoder: instead of one of the sizes given; a FusedDecoder for inference.
+    :param options: of CaptioningModel: vocabulary, calibration, search_options.
     """
+
+    name = 'mobilenet'
 
     def __init__(
             self, vocab_size: int, embed_dim: int = 256, decoder_dim: int = 512,
-            attention_dim: int = 256, encoder='mobilenet_v3_small', dropout: float = 0.3) -> None:
-        super().__init__()
+            attention_dim: int = 256, encoder='mobilenet_v3_small', dropout: float = 0.3,
+            decoder=None, **options) -> None:
+        nn.Module.__init__(self)
+        CaptioningModel.__init__(self, **options)
         if isinstance(encoder, str):
             encoder = MobileNetEncoder(encoder)
         self.encoder = encoder
-        self.decoder = AttentionDecoder(
+        self.decoder = decoder if decoder is not None else AttentionDecoder(
             vocab_size, embed_dim, decoder_dim, attention_dim, encoder.out_channels, dropout)
 
     def cells(self, images: torch.Tensor) -> torch.Tensor:
@@ -86,3 +118,15 @@ class MobileNetCaptioningModel(nn.Module):
 
     def forward(self, images, captions):
         return self.decoder(self.cells(images), captions)
+
+    def search(self, image, *args, **kwargs):
+        self.eval()
+        parameter = next(self.encoder.parameters())
+        image = torch.as_tensor(image).to(parameter.device, parameter.dtype)
+        with torch.inference_mode():
+            return super().search(image, *args, **kwargs)
+
+    @property
+    def search_decoder(self):
+        fused = isinstance(self.decoder, FusedDecoder)
+        return self.decoder if fused else _StepByStep(self.decoder)

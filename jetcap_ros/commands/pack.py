@@ -1,0 +1,44 @@
+"""
+Turn a `.pth` checkpoint into a packed file.
+
+A packed file is safetensors: int8 weights with per-channel scales, the vocabulary and the
+architecture. Both models read it, the simple one reads nothing else, and nothing in it can be
+executed.
+"""
+
+import os
+
+
+def add_arguments(parser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('checkpoint', metavar='FILE.pth', help='the checkpoint to read')
+    parser.add_argument(
+        '--out', metavar='FILE.safetensors',
+        help='the file to write (default: beside the checkpoint, with the same stem)')
+    parser.add_argument(
+        '--quantize', choices=('int8', 'none'), default='int8',
+        help='int8 (default), or none to keep float32')
+
+
+def run(args) -> int:
+    """Write the packed file and say what is in it."""
+    from jetcap_ros.cli import UserError
+    from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, sha256
+    from jetcap_ros.models.packed import pack
+    out = args.out or os.path.splitext(args.checkpoint)[0] + '.safetensors'
+    try:
+        checkpoint = read_checkpoint(args.checkpoint)
+        if os.path.exists(out) and os.path.samefile(out, checkpoint.path):
+            raise UserError(f'{out} is the checkpoint itself: name another file with --out')
+        size = pack(checkpoint, out, args.quantize)
+    except (CheckpointError, OSError) as error:
+        raise UserError(str(error)) from error
+    except ImportError as error:
+        raise UserError(
+            f'{error}; packing a .pth needs torch and safetensors: pip install torch safetensors'
+        ) from error
+    print(
+        f'{out}: {size / 1e6:.1f} MB (from {os.path.getsize(checkpoint.path) / 1e6:.1f} MB), '
+        f'{checkpoint.architecture}, {len(checkpoint.vocabulary)} words, '
+        f'quantize {args.quantize}\nsha256 {sha256(out)}')
+    return 0

@@ -1,0 +1,319 @@
+"""
+Read checkpoints: what they say of themselves, then their weights one by one.
+
+Two formats, one view. A `.pth` file is a torch dict as training writes it; a packed file is
+safetensors, written by `jetcap pack`. Either gives the same parameters under the same names:
+those of the encoder with batch normalization folded in, those of the decoder as they are.
+Reading what a checkpoint says needs no framework; reading the weights of a `.pth` needs torch.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from .architectures import (
+    Block, SqueezeExcitation, describe_encoder, norm_epsilon, parameter_shapes,
+    recognize_encoder)
+from .quantization import Weight, quantize_rows
+from .vocabulary import Vocabulary
+
+PACKED_FORMAT = 'jetcap_ros'
+PACKED_VERSION = '1'
+# Larger claims are refused before anything of their size is allocated.
+MAX_PARAMETERS = 200_000_000
+DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged, foreign or not what was asked for."""
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint says of itself; no weights."""
+
+    path: str
+    packed: bool
+    architecture: str  # of the encoder
+    blocks: List[Block]
+    vocabulary: Vocabulary
+    shapes: Dict[str, Tuple[int, ...]]  # of the decoder's parameters
+    quantize: str = 'none'  # how the weights are stored: 'int8' or 'none'
+    score_calibration: Dict[str, float] = field(default_factory=dict)
+    search: Dict[str, float] = field(default_factory=dict)  # options of the beam search
+
+    @property
+    def embed_dim(self) -> int:
+        """Return the size of a word's embedding."""
+        return self.shapes['embedding.weight'][1]
+
+    @property
+    def decoder_dim(self) -> int:
+        """Return the size of the decoder's state."""
+        return self.shapes['init_h.weight'][0]
+
+    @property
+    def attention_dim(self) -> int:
+        """Return the size of the attention's hidden layer."""
+        return self.shapes['encoder_att.weight'][0]
+
+    @property
+    def encoder_dim(self) -> int:
+        """Return the number of channels the encoder gives."""
+        return self.blocks[-1].layers[-1].out_channels
+
+    def parameter_names(self) -> List[str]:
+        """Return the names `WeightReader.read` knows, in the order they are used."""
+        names = []
+        for layer in (layer for block in self.blocks for layer in block.layers):
+            prefixes = [layer.name]
+            if isinstance(layer, SqueezeExcitation):
+                prefixes = [f'{layer.name}.fc1', f'{layer.name}.fc2']
+            names += [f'encoder.{p}.{kind}' for p in prefixes for kind in ('weight', 'bias')]
+        return names + [f'decoder.{name}' for name in self.shapes]
+
+
+def sha256(path: str) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for chunk in iter(lambda: file.read(1 << 20), b''):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
+    """
+    Read what a checkpoint says of itself: architecture, sizes, vocabulary.
+
+    :raises CheckpointError: if it is missing, damaged, foreign, does not fit together or has
+        another SHA-256 than expected. Nothing in it is executed.
+    """
+    path = os.path.expanduser(path)
+    if not os.path.isfile(path):
+        raise CheckpointError(f'{path}: no such file')
+    if expected_sha256:
+        actual = sha256(path)
+        if actual != expected_sha256.strip().lower():
+            raise CheckpointError(
+                f'{path}: SHA-256 is {actual}, expected {expected_sha256}; not loaded')
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(9)
+        if start[:4] == b'PK\x03\x04':
+            from .pth import read_pth_metadata
+            return _from_pth(path, *read_pth_metadata(path))
+        if start[8:9] == b'{':
+            return _from_packed(path)
+        raise CheckpointError(
+            'neither a packed file (safetensors) nor a zip file as torch.save writes since 1.6')
+    except CheckpointError as error:
+        raise CheckpointError(f'{path}: {error}') from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f'{path}: damaged or foreign ({error})') from error
+
+
+def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) -> Checkpoint:
+    encoder, decoder = {}, {}
+    for name, shape in shapes.items():
+        part, _, rest = name.partition('.')
+        if part == 'encoder':
+            encoder[rest[9:] if rest.startswith('features.') else rest] = shape
+        elif part == 'decoder':
+            decoder[rest] = shape
+    if not encoder or not decoder:
+        raise CheckpointError('model_state_dict has no encoder.* or no decoder.* parameters')
+    vocabulary = Vocabulary.from_map(contents.get('word_map'))
+    stated = contents.get('vocab_size', len(vocabulary))
+    if stated != len(vocabulary):
+        raise CheckpointError(
+            f'vocab_size is {stated}, but word_map holds {len(vocabulary)} words')
+    reverse = contents.get('rev_word_map')
+    if reverse is not None and (
+            not isinstance(reverse, Mapping)
+            or {int(i): w for i, w in reverse.items()} != dict(enumerate(vocabulary.words))):
+        raise CheckpointError('rev_word_map is not the reverse of word_map')
+    architecture = recognize_encoder(encoder)
+    blocks = describe_encoder(architecture, encoder)
+    for name, shape in parameter_shapes(blocks).items():
+        if encoder.get(name) != shape:
+            raise CheckpointError(f'encoder.{name} has shape {encoder.get(name)}, not {shape}')
+    return _checked(Checkpoint(
+        path, False, architecture, blocks, vocabulary, decoder,
+        score_calibration=_numbers(contents.get('score_calibration')),
+        search=_numbers(contents.get('search'))))
+
+
+def _from_packed(path: str) -> Checkpoint:
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, framework='numpy') as file:
+            metadata = file.metadata() or {}
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    except SafetensorError as error:
+        raise CheckpointError(f'damaged or not a safetensors file ({error})') from error
+    if metadata.get('format') != PACKED_FORMAT:
+        raise CheckpointError(
+            'a safetensors file, but not one that `jetcap pack` wrote (no format in its metadata)')
+    if metadata.get('version') != PACKED_VERSION:
+        raise CheckpointError(
+            f'packed format {metadata.get("version")}, this package reads {PACKED_VERSION}')
+    vocabulary = Vocabulary(json.loads(metadata['words']))
+    encoder = {n[8:]: s for n, s in shapes.items() if n.startswith('encoder.')}
+    decoder = {
+        n[8:]: s for n, s in shapes.items()
+        if n.startswith('decoder.') and not n.endswith('.scale')}
+    blocks = describe_encoder(metadata['encoder'], encoder)
+    if metadata['quantize'] not in ('int8', 'none'):
+        raise CheckpointError(f'unknown quantization {metadata["quantize"]!r}')
+    checkpoint = _checked(Checkpoint(
+        path, True, metadata['encoder'], blocks, vocabulary, decoder, metadata['quantize'],
+        _numbers(json.loads(metadata.get('score_calibration', '{}'))),
+        _numbers(json.loads(metadata.get('search', '{}')))))
+    missing = set(checkpoint.parameter_names()) - set(shapes)
+    if missing:
+        raise CheckpointError(f'{sorted(missing)[0]} is missing')
+    for name in checkpoint.parameter_names():
+        if name.endswith('.weight') and shapes[name][0] != shapes.get(
+                name + '.scale', shapes[name])[0]:
+            raise CheckpointError(f'{name}.scale has shape {shapes[name + ".scale"]}')
+        if name.startswith('encoder.') and name.endswith('.bias') \
+                and shapes[name] != shapes[name[:-4] + 'weight'][:1]:
+            raise CheckpointError(f'{name} has shape {shapes[name]}')
+    return checkpoint
+
+
+def _numbers(values) -> Dict[str, float]:
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping) or not all(
+            isinstance(k, str) and isinstance(v, (int, float)) for k, v in values.items()):
+        raise CheckpointError('score_calibration and search are maps of names to numbers')
+    return {name: float(value) for name, value in values.items()}
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint if its decoder's shapes fit together, its words and its encoder."""
+    shapes = checkpoint.shapes
+    expected = ['embedding.weight', 'decode_step.weight_ih', 'decode_step.weight_hh',
+                'decode_step.bias_ih', 'decode_step.bias_hh']
+    expected += [f'{n}.{kind}' for n in DECODER_LAYERS[1:] for kind in ('weight', 'bias')]
+    for name in expected:
+        if name not in shapes:
+            raise CheckpointError(f'decoder.{name} is missing')
+    extra = sorted(set(shapes) - set(expected))
+    if extra:
+        raise CheckpointError(f'decoder.{extra[0]} is unknown: the model is another one')
+    for name in ('embedding.weight', 'init_h.weight', 'encoder_att.weight'):
+        if len(shapes[name]) != 2:
+            raise CheckpointError(f'decoder.{name} has shape {shapes[name]}, not two sizes')
+    vocabulary_size, c = shapes['embedding.weight'][0], checkpoint.encoder_dim
+    e, h, a = checkpoint.embed_dim, checkpoint.decoder_dim, checkpoint.attention_dim
+    if vocabulary_size != len(checkpoint.vocabulary):
+        raise CheckpointError(
+            f'the vocabulary has {len(checkpoint.vocabulary)} words, but the weights are for '
+            f'{vocabulary_size}: they do not belong together')
+    v = vocabulary_size
+    for name, shape in {
+            'decode_step.weight_ih': (3 * h, e + c), 'decode_step.weight_hh': (3 * h, h),
+            'decode_step.bias_ih': (3 * h,), 'decode_step.bias_hh': (3 * h,),
+            'init_h.weight': (h, c), 'init_h.bias': (h,), 'fc.weight': (v, h), 'fc.bias': (v,),
+            'encoder_att.weight': (a, c), 'encoder_att.bias': (a,),
+            'decoder_att.weight': (a, h), 'decoder_att.bias': (a,),
+            'full_att.weight': (1, a), 'full_att.bias': (1,)}.items():
+        if shapes[name] != shape:
+            raise CheckpointError(f'decoder.{name} has shape {shapes[name]}, expected {shape}')
+    total = sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes.values())
+    if total > MAX_PARAMETERS:
+        raise CheckpointError(f'{total} parameters; at most {MAX_PARAMETERS} are read')
+    return checkpoint
+
+
+class WeightReader:
+    """
+    Gives the parameters of a checkpoint one by one, in float32 or quantized.
+
+    For use as a context manager. Only the parameter asked for is held.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self._source = None
+
+    def __enter__(self) -> 'WeightReader':
+        if self._checkpoint.packed:
+            from safetensors import safe_open
+            self._source = safe_open(self._checkpoint.path, framework='numpy').__enter__()
+            self._tensor = self._source.get_tensor
+        else:
+            from .pth import map_pth
+            self._source = map_pth(self._checkpoint.path)
+            self._tensor = self._pth_tensor
+            self._norms = {
+                f'encoder.{layer.name}': f'encoder.{layer.norm}'
+                for block in self._checkpoint.blocks for layer in block.layers
+                if not isinstance(layer, SqueezeExcitation)}
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        if self._checkpoint.packed:
+            self._source.__exit__(*exc_info)
+        self._source = self._tensor = None
+
+    def read(self, name: str, quantize: Optional[str] = None) -> Weight:
+        """
+        Return the parameter of a name in `Checkpoint.parameter_names`.
+
+        :param quantize: 'int8' or 'none'; None: as it is stored. Only weights of two and more
+            dimensions are ever int8, with a scale for each row (output channel).
+        :raises CheckpointError: if it holds a value that is not finite.
+        """
+        stored = self._stored(name)
+        if stored.values.ndim < 2 or quantize is None \
+                or (quantize == 'int8') == (stored.scale is not None):
+            return stored
+        if quantize == 'int8':
+            return quantize_rows(stored.values)
+        return Weight(stored.dequantized())
+
+    def array(self, name: str) -> np.ndarray:
+        """Return the parameter of a name as float32."""
+        return self.read(name).dequantized()
+
+    def _stored(self, name: str) -> Weight:
+        if self._checkpoint.packed:
+            values = self._tensor(name)
+            scale = None
+            if values.dtype == np.int8:
+                scale = self._finite(name + '.scale', self._tensor(name + '.scale'))
+            elif values.dtype != np.float32:
+                raise CheckpointError(f'{name} is {values.dtype}, expected int8 or float32')
+            else:
+                self._finite(name, values)
+            return Weight(values, scale)
+        prefix, _, kind = name.rpartition('.')
+        norm = self._norms.get(prefix)
+        if norm is None:
+            return Weight(self._tensor(name))
+        # y = (W x - mean) * gamma / sqrt(var + eps) + beta
+        gain = self._tensor(norm + '.weight') / np.sqrt(
+            self._tensor(norm + '.running_var') + norm_epsilon(self._checkpoint.architecture))
+        if kind == 'bias':
+            bias = self._tensor(norm + '.bias') - self._tensor(norm + '.running_mean') * gain
+            return Weight(self._finite(name, bias))
+        return Weight(self._finite(name, self._tensor(name) * gain[:, None, None, None]))
+
+    def _pth_tensor(self, name: str) -> np.ndarray:
+        if name not in self._source and name.startswith('encoder.'):
+            name = 'encoder.features.' + name[len('encoder.'):]
+        return self._finite(name, self._source[name].float().numpy())
+
+    @staticmethod
+    def _finite(name: str, values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            raise CheckpointError(f'{name} holds values that are not finite')
+        return values.astype(np.float32, copy=False)

@@ -1,0 +1,106 @@
+"""What all captioning models have in common: from an image to a caption."""
+
+import math
+from dataclasses import dataclass
+from typing import List, Mapping, Optional
+
+import numpy as np
+
+from ..preprocessing import SIZE, normalize, squash
+from .search import Hypothesis, beam_search, greedy_search
+from .vocabulary import END, START, Vocabulary
+
+
+@dataclass
+class GeneratedCaption:
+    """A caption and what can be said of it."""
+
+    text: str
+    indices: List[int]
+    log_probability: float  # mean of a token, in nats
+    score: float  # 0..1, calibrated where the checkpoint says how
+    attention: np.ndarray  # (7, 7), sums to 1: where the words looked, on average
+
+
+class CaptioningModel:
+    """
+    Base of the models, which provide `cells(image)` and a `decoder` as search.py wants it.
+
+    :param calibration: 'slope' and 'intercept' of the logistic curve from the mean
+        log-probability of a token to the score; without them the score is the mean probability.
+    :param search_options: 'length_penalty' and 'block_ngram' of the beam search.
+    """
+
+    name = ''
+
+    def __init__(
+            self, vocabulary: Optional[Vocabulary] = None,
+            calibration: Optional[Mapping[str, float]] = None,
+            search_options: Optional[Mapping[str, float]] = None) -> None:
+        self.vocabulary = vocabulary
+        self.calibration = dict(calibration or {})
+        self.search_options = dict(search_options or {})
+
+    def cells(self, image):
+        """Return the features of a normalized image (1, 3, 224, 224), a row each cell."""
+        raise NotImplementedError
+
+    @property
+    def search_decoder(self):
+        """Return the decoder, in the form that the search wants."""
+        return self.decoder
+
+    def search(
+            self, image, start: int, end: int, max_length: int, beam_size: int = 1,
+            **options) -> Hypothesis:
+        """Return the best caption of a normalized image; a beam of 1 is greedy decoding."""
+        cells = self.cells(image)
+        if beam_size == 1:
+            return greedy_search(self.search_decoder, cells, start, end, max_length)
+        return beam_search(
+            self.search_decoder, cells, start, end, max_length, beam_size, **options)
+
+    def generate(
+            self, image, word_map: Mapping[str, int], rev_word_map: Mapping[int, str],
+            max_len: int = 20) -> List[str]:
+        """
+        Caption an image greedily.
+
+        :param image: normalized (1, 3, 224, 224), or an (H, W, 3) uint8 RGB picture.
+        :return: the words, with <end> last if the caption came to its end.
+        """
+        found = self.search(self.as_input(image), word_map[START], word_map[END], max_len)
+        return [rev_word_map[index] for index in found.indices]
+
+    def caption(
+            self, image: np.ndarray, beam_size: int = 3, max_length: int = 20) -> GeneratedCaption:
+        """Caption an (H, W, 3) uint8 RGB picture; a beam of 1 is greedy decoding."""
+        found = self.search(
+            self.as_input(image), self.vocabulary.start, self.vocabulary.end, max_length,
+            beam_size, forbidden=self.vocabulary.special,
+            length_penalty=self.search_options.get('length_penalty', 0.0),
+            block_ngram=int(self.search_options.get('block_ngram', 0)))
+        attention = found.attention.mean(axis=0)
+        side = math.isqrt(len(attention))
+        return GeneratedCaption(
+            self.vocabulary.sentence(found.indices), found.indices, found.mean_log_probability,
+            self.score(found), attention.reshape(side, side))
+
+    def score(self, found: Hypothesis) -> float:
+        """Return how far a caption can be trusted, 0..1."""
+        x = found.mean_log_probability
+        if not self.calibration:
+            return math.exp(x)
+        logit = self.calibration['slope'] * x + self.calibration['intercept']
+        return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
+
+    @staticmethod
+    def as_input(image):
+        """Return the normalized image of a picture; one that is normalized stays as it is."""
+        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+            return normalize(squash(image))
+        if tuple(image.shape) != (1, 3, SIZE, SIZE):
+            raise ValueError(
+                f'expected a normalized (1, 3, {SIZE}, {SIZE}) image or an (H, W, 3) uint8 '
+                f'picture, got {tuple(image.shape)} {image.dtype}')
+        return image

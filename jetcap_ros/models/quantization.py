@@ -1,0 +1,86 @@
+"""
+int8 weights with one scale a row (output channel), symmetric.
+
+Importing this file imports no framework: the weights of a checkpoint are quantized with NumPy,
+one tensor at a time. Torch is needed only to run them on its int8 kernels.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import List, Optional
+
+import numpy as np
+
+
+@dataclass
+class Weight:
+    """A parameter: float32 values, or int8 values with a scale for each row."""
+
+    values: np.ndarray
+    scale: Optional[np.ndarray] = None
+
+    def dequantized(self) -> np.ndarray:
+        """Return the values as float32."""
+        if self.scale is None:
+            return self.values
+        values = self.values.astype(np.float32)
+        values *= self.scale.reshape(-1, *[1] * (values.ndim - 1))
+        return values
+
+    def rows(self, indices) -> 'Weight':
+        """Return these rows of it."""
+        scale = None if self.scale is None else self.scale[indices]
+        return Weight(self.values[indices], scale)
+
+    def columns(self, start: int, end: Optional[int]) -> 'Weight':
+        """Return these columns of it."""
+        return Weight(self.values[:, start:end], self.scale)
+
+
+def concatenate(weights: List[Weight]) -> Weight:
+    """Return the rows of several weights, all of one kind, as one."""
+    scales = [weight.scale for weight in weights]
+    return Weight(
+        np.concatenate([weight.values for weight in weights]),
+        None if scales[0] is None else np.concatenate(scales))
+
+
+def quantize_rows(values: np.ndarray) -> Weight:
+    """Return the weight as int8 -127..127 with the scale of each row (first axis)."""
+    rows = values.reshape(len(values), -1)
+    scale = np.abs(rows).max(axis=1).astype(np.float32) / 127
+    scale[scale == 0] = 1
+    quantized = np.rint(rows / scale[:, None]).astype(np.int8)
+    return Weight(quantized.reshape(values.shape), scale)
+
+
+def apply_dynamic_quantization(model):
+    """
+    Quantize a torch captioning model in hand: int8 weights, inputs quantized as they come.
+
+    The decoder is replaced by an int8 one, layer by layer; the encoder keeps float32, in which
+    its convolutions run. Without an int8 engine in this torch the model is left as it is.
+
+    :param model: a MobileNetCaptioningModel on the CPU.
+    :return: the same model.
+    """
+    import torch
+
+    from .fused_decoder import FusedDecoder
+    from .int8_linear import has_int8_engine
+    if isinstance(model.decoder, FusedDecoder):
+        return model
+    if not has_int8_engine():
+        warnings.warn('this torch has no quantized engine: the model stays in float32')
+        return model
+    parameters = dict(model.decoder.named_parameters())
+    embed_dim = parameters['embedding.weight'].shape[1]
+    decoder_dim = parameters['init_h.weight'].shape[0]
+
+    def read(name: str) -> Weight:
+        values = parameters[name].detach().float().cpu().numpy()
+        return quantize_rows(values) if values.ndim > 1 else Weight(values)
+
+    model.decoder = FusedDecoder(
+        read, embed_dim, decoder_dim, torch.device('cpu'), torch.float32)
+    return model.eval()

@@ -1,0 +1,140 @@
+"""
+Greedy decoding and beam search, the same for every model.
+
+A decoder has `start(cells) -> state`, `step(words, state) -> (logits, state, attention)` and
+`select(state, rows) -> state`; words, logits (K, V) and attention (K, L) are NumPy arrays, the
+state is its own business.
+"""
+
+from dataclasses import dataclass
+from typing import List, Optional, Sequence
+
+import numpy as np
+
+# The state of the search is small; what a caller asks for is bounded all the same.
+MAX_BEAM_SIZE = 20
+MAX_LENGTH = 100
+
+
+@dataclass
+class Hypothesis:
+    """A caption as the search found it."""
+
+    indices: List[int]  # with <end>, if it came to an end; without <start>
+    log_probability: float  # the sum over the indices
+    attention: np.ndarray  # (T, L): where each word looked
+
+    @property
+    def mean_log_probability(self) -> float:
+        """Return the mean log-probability of a token, <end> included; in nats, at most 0."""
+        return self.log_probability / max(1, len(self.indices))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Return the log-probabilities of (K, V) logits."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def greedy_search(decoder, cells, start: int, end: int, max_length: int = 20) -> Hypothesis:
+    """Take the most probable word each time, until <end> or `max_length` words."""
+    _check(1, max_length)
+    state = decoder.start(cells)
+    word, indices, attention, total = start, [], [], 0.0
+    for _ in range(max_length):
+        logits, state, weights = decoder.step(np.array([word]), state)
+        row = logits[0]
+        word = int(row.argmax())
+        top = row[word]
+        total -= float(np.log(np.exp(row - top).sum()))
+        indices.append(word)
+        attention.append(weights[0])
+        if word == end:
+            break
+    return Hypothesis(indices, total, np.array(attention))
+
+
+def beam_search(
+        decoder, cells, start: int, end: int, max_length: int = 20, beam_size: int = 3,
+        forbidden: Sequence[int] = (), length_penalty: float = 0.0,
+        block_ngram: int = 0) -> Hypothesis:
+    """
+    Follow the `beam_size` most probable beginnings of a caption.
+
+    :param forbidden: indices that are never chosen (<pad>, <start>, <unk>).
+    :param length_penalty: hypotheses compare by log-probability / length ** length_penalty.
+    :param block_ngram: no run of this many words comes twice; 0 allows it.
+    :raises ValueError: for an absurd beam size or length.
+    """
+    _check(beam_size, max_length)
+    state = decoder.start(cells)
+    words = np.array([start])
+    totals = np.zeros(1)
+    beams: List[List[int]] = [[]]
+    seen: List[List[np.ndarray]] = [[]]
+    finished: List[Hypothesis] = []
+    best: Optional[float] = None
+
+    for position in range(1, max_length + 1):
+        logits, state, attention = decoder.step(words, state)
+        scores = log_softmax(logits)
+        if len(forbidden):
+            scores[:, forbidden] = -np.inf
+        if block_ngram:
+            for row, beam in enumerate(beams):
+                scores[row, _completions(beam, block_ngram)] = -np.inf
+        scores += totals[:, None]
+        flat = scores.ravel()
+        count = min(2 * beam_size, flat.size)
+        candidates = np.argpartition(flat, -count)[-count:]
+        candidates = candidates[np.argsort(-flat[candidates], kind='stable')]
+
+        rows, words_next, totals_next = [], [], []
+        for rank, candidate in enumerate(candidates):
+            row, word = divmod(int(candidate), scores.shape[1])
+            total = float(flat[candidate])
+            if total == -np.inf:
+                continue
+            if word == end:
+                # Only an ending among the best beam_size counts, as if it took a place there.
+                if rank < beam_size:
+                    finished.append(Hypothesis(
+                        beams[row] + [word], total, np.array(seen[row] + [attention[row]])))
+                    value = total / position ** length_penalty
+                    best = value if best is None else max(best, value)
+            elif len(rows) < beam_size:
+                rows.append(row)
+                words_next.append(word)
+                totals_next.append(total)
+        if not rows:
+            break
+        beams = [beams[row] + [word] for row, word in zip(rows, words_next)]
+        seen = [seen[row] + [attention[row]] for row in rows]
+        words, totals = np.array(words_next), np.array(totals_next)
+        # A longer caption only loses probability: stop when none can still win.
+        reach = max(position + 1, max_length if length_penalty else 0) ** length_penalty
+        if best is not None and totals[0] / reach <= best:
+            break
+        state = decoder.select(state, np.array(rows))
+    if not finished:  # cut off at max_length
+        finished = [
+            Hypothesis(beam, float(total), np.array(weights))
+            for beam, total, weights in zip(beams, totals, seen)]
+    return max(finished, key=lambda h: h.log_probability / len(h.indices) ** length_penalty)
+
+
+def _check(beam_size: int, max_length: int) -> None:
+    if not 1 <= beam_size <= MAX_BEAM_SIZE:
+        raise ValueError(f'beam_size is {beam_size}, expected 1 to {MAX_BEAM_SIZE}')
+    if not 1 <= max_length <= MAX_LENGTH:
+        raise ValueError(f'max_length is {max_length}, expected 1 to {MAX_LENGTH}')
+
+
+def _completions(beam: List[int], size: int) -> List[int]:
+    """Return the words that would repeat a run of `size` words of the beam."""
+    if len(beam) < size:
+        return []
+    tail = beam[len(beam) - size + 1:]
+    return [
+        beam[i + size - 1] for i in range(len(beam) - size + 1)
+        if beam[i:i + size - 1] == tail]
