@@ -182,7 +182,10 @@ def _check_size(width: int, height: int) -> None:
 def _to_rgb(pixels: np.ndarray, conversion: Optional[int]) -> np.ndarray:
     pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder('='))
     if conversion is not None:
-        pixels = cv2.cvtColor(pixels, conversion)
+        try:
+            pixels = cv2.cvtColor(pixels, conversion)
+        except cv2.error as error:
+            raise ImageError(f'OpenCV cannot convert {pixels.shape} pixels: {error}') from error
     if pixels.dtype == np.uint16:
         pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
     elif pixels.dtype != np.uint8:

@@ -15,7 +15,7 @@ from jetcap_ros.image_decoding import (
     decode_compressed, decode_image, ENCODINGS, ImageError, MAX_JPEG_SCANS)
 
 RNG = np.random.default_rng(7)
-SIZES = [(1, 1), (3, 2), (5, 7), (64, 48), (65, 49)]  # width, height
+SIZES = [(1, 2), (6, 1), (3, 2), (5, 7), (64, 48), (65, 49)]  # width, height
 
 
 def image(encoding, width, height, step, data, is_bigendian=0):
