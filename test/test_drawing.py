@@ -4,6 +4,7 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
+from jetcap_ros import drawing
 from jetcap_ros.drawing import BAND_BRIGHTNESS, BAND_SHARE, draw_caption
 
 SHORT = 'a brown dog is running through the grass'
@@ -72,6 +73,8 @@ def test_what_cannot_fit_is_cut_off_with_dots():
     letters = ink(160, 120, 'dog ' * 200)
     assert letters.any() and not letters[[0, -1]].any() and not letters[:, [0, -1]].any()
     np.testing.assert_array_equal(letters, ink(160, 120, 'dog ' * 400))
+    lines, _ = drawing._fit('dog ' * 200, 160, 120)
+    assert lines[-1].endswith('dog...')
 
 
 def test_a_word_wider_than_the_picture_is_broken():
