@@ -1,0 +1,86 @@
+"""
+Caption pictures.
+
+Prints one line a picture: its name, a tab, the caption.
+"""
+
+import argparse
+import dataclasses
+import json
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that choose and bound the model, as the node's parameters do."""
+    parser.add_argument(
+        '--model', choices=('mobilenet', 'simple'), default='mobilenet',
+        help='mobilenet (torch, default) or simple (OpenCV and NumPy, a tenth of the memory)')
+    parser.add_argument(
+        '--fallback', choices=('simple', 'none'), default='simple',
+        help='what takes over where the model cannot run (default: simple)')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE', default='', help='default: the one that is shipped')
+    parser.add_argument('--beam', type=int, default=3, help='beam size; 1 is greedy (default: 3)')
+    parser.add_argument('--max-length', type=int, default=20, help='in words (default: 20)')
+    parser.add_argument('--quantize', choices=('int8', 'none'), default='int8')
+    parser.add_argument('--device', choices=('cpu', 'cuda', 'auto'), default='cpu')
+    parser.add_argument(
+        '--threads', type=int, default=0, metavar='N', help='0: all cores (default)')
+
+
+def engine_settings(args: argparse.Namespace):
+    """Return the CaptionerSettings of parsed arguments."""
+    from jetcap_ros.captioner import CaptionerSettings
+    from jetcap_ros.cli import UserError
+    from jetcap_ros.models.search import MAX_BEAM_SIZE, MAX_LENGTH
+    if not 1 <= args.beam <= MAX_BEAM_SIZE:
+        raise UserError(f'--beam {args.beam}: expected 1 to {MAX_BEAM_SIZE}')
+    if not 1 <= args.max_length <= MAX_LENGTH:
+        raise UserError(f'--max-length {args.max_length}: expected 1 to {MAX_LENGTH}')
+    return CaptionerSettings(
+        model=args.model, fallback=args.fallback, checkpoint=args.checkpoint,
+        beam_size=args.beam, max_length=args.max_length, quantize=args.quantize,
+        device=args.device, num_threads=max(0, args.threads))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument('files', metavar='FILE', nargs='+', help='a picture OpenCV can read')
+    parser.add_argument('--json', action='store_true', help='print a JSON object a picture')
+    add_engine_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the caption of each picture; 1 if one of them could not be read."""
+    import sys
+
+    import cv2
+
+    from jetcap_ros.captioner import Captioner, CaptionerError
+    from jetcap_ros.cli import UserError
+
+    def log(severity: str, text: str) -> None:
+        print(f'jetcap caption: {severity}: {text}', file=sys.stderr)
+
+    failed = 0
+    with Captioner(engine_settings(args), log=log) as captioner:
+        try:
+            captioner.configure()
+        except CaptionerError as error:
+            raise UserError(str(error)) from error
+        for path in args.files:
+            picture = cv2.imread(path, cv2.IMREAD_COLOR)
+            if picture is None:
+                log('error', f'{path}: no such file, or not a picture')
+                failed += 1
+                continue
+            try:
+                caption = captioner.caption(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+            except CaptionerError as error:
+                raise UserError(str(error)) from error
+            if args.json:
+                values = dataclasses.asdict(caption)
+                values['attention'] = caption.attention.tolist()
+                print(json.dumps({'file': path, **values}), flush=True)
+            else:
+                print(f'{path}\t{caption.text}', flush=True)
+    return 1 if failed else 0

@@ -1,0 +1,205 @@
+"""
+Load the captioning models late, in stages from small to large, each behind a memory check.
+
+Importing this file imports no framework. Before a stage there must be memory for it and for the
+reserve, or MemoryError says what is missing; after it, its time and memory are reported.
+"""
+
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+from .memory_utils import (
+    available_memory_mb, check_available_memory, pre_cleanup, process_memory,
+    safe_import_wrapper)
+
+# What a stage takes, in MB, beyond the checkpoint's own size. Importing torch reads some 230 MB
+# of libraries too, but those pages are the file's: the kernel takes them back under pressure.
+NEED_MB = {
+    'quantization': 5, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
+    'weights': 40, 'cleanup': 0, 'warm_up': 40, 'opencv': 30}
+
+MODELS = ('mobilenet', 'simple')
+QUANTIZE = ('int8', 'none')
+DEVICES = ('cpu', 'cuda', 'auto')
+
+
+@dataclass
+class Stage:
+    """What a stage took, and what was left after it."""
+
+    name: str
+    seconds: float
+    rss_mb: float
+    available_mb: float
+
+
+def lazy_load_quantization() -> Callable:
+    """Return `apply_dynamic_quantization`; torch is imported when it is called."""
+    from .models.quantization import apply_dynamic_quantization
+    return apply_dynamic_quantization
+
+
+def lazy_load_model_class(reserve_memory_mb: float = 0) -> type:
+    """
+    Import torch if there is memory for it, and return `MobileNetCaptioningModel`.
+
+    :raises MemoryError: with the memory needed and available.
+    :raises ImportError: if torch is missing or broken.
+    """
+    safe_import_wrapper('torch', NEED_MB['torch'] + reserve_memory_mb)
+    return safe_import_wrapper(
+        'jetcap_ros.models.mobilenet', NEED_MB['model_class'] + reserve_memory_mb
+    ).MobileNetCaptioningModel
+
+
+class LazyModel:
+    """
+    A captioning model that is loaded when `model` is first asked for.
+
+    :param name: 'mobilenet' (torch) or 'simple' (OpenCV and NumPy).
+    :param checkpoint: path of a packed file, or of a `.pth` for 'mobilenet'.
+    :param num_threads: 0 for all cores.
+    :param on_begin: called with the name of each stage that begins.
+    :param on_stage: called with a Stage for each stage that ends.
+    """
+
+    def __init__(
+            self, checkpoint: str, name: str = 'mobilenet', checkpoint_sha256: str = '',
+            quantize: str = 'int8', device: str = 'cpu', num_threads: int = 0,
+            reserve_memory_mb: float = 150, on_begin: Optional[Callable] = None,
+            on_stage: Optional[Callable] = None) -> None:
+        for value, choices in ((name, MODELS), (quantize, QUANTIZE), (device, DEVICES)):
+            if value not in choices:
+                raise ValueError(f'{value!r} is none of {", ".join(choices)}')
+        self._checkpoint_path = checkpoint
+        self._name = name
+        self._sha256 = checkpoint_sha256
+        self._quantize = quantize
+        self._device = device
+        self._num_threads = num_threads
+        self._reserve = reserve_memory_mb
+        self._on_begin = on_begin
+        self._on_stage = on_stage
+        self._model = None
+        self.checkpoint = None
+
+    @property
+    def model(self) -> Any:
+        """Return the model; the first time, load it."""
+        if self._model is None:
+            self._model = self._load_simple() if self._name == 'simple' else self._load_mobilenet()
+        return self._model
+
+    def _run(self, stage: str, work: Callable, need_mb: Optional[float] = None) -> Any:
+        """Do the work of a stage between its memory check and its report."""
+        if self._on_begin:
+            self._on_begin(stage)
+        started = time.monotonic()
+        need = NEED_MB[stage] if need_mb is None else need_mb
+        check_available_memory(need + self._reserve, f'stage {stage} ({need:.0f} MB and reserve)')
+        result = work()
+        if self._on_stage:
+            self._on_stage(Stage(
+                stage, time.monotonic() - started, process_memory().rss_mb,
+                available_memory_mb()))
+        return result
+
+    def _read_metadata(self):
+        from .models.checkpoint import read_checkpoint
+        return read_checkpoint(self._checkpoint_path, self._sha256)
+
+    def _weights_mb(self) -> float:
+        return os.path.getsize(self.checkpoint.path) / 1e6
+
+    def _warm_up(self, model):
+        import numpy as np
+        return model.caption(np.full((224, 224, 3), 128, np.uint8))
+
+    def _load_simple(self):
+        self.checkpoint = self._run('metadata', self._read_metadata)
+
+        def import_model():
+            import cv2
+            cv2.setNumThreads(self._num_threads or -1)
+            from .models.simple import SimpleCaptioningModel
+            return SimpleCaptioningModel
+
+        model_class = self._run('opencv', import_model)
+        # Dequantized, and for a moment the graph and OpenCV's copy of it.
+        model = self._run(
+            'weights', lambda: model_class(self.checkpoint), 6 * self._weights_mb())
+        self._run('cleanup', pre_cleanup)
+        self._run('warm_up', lambda: self._warm_up(model))
+        return model
+
+    def _load_mobilenet(self):
+        self._run('quantization', lazy_load_quantization)
+        self.checkpoint = self._run('metadata', self._read_metadata)
+        torch = self._run('torch', self._import_torch)
+        self._run('model_class', lambda: lazy_load_model_class(self._reserve))
+        model = self._run('instance', self._build_instance)
+        self._run(
+            'weights', lambda: self._place_weights(model),
+            NEED_MB['weights'] + 2 * self._weights_mb())
+        self._run('cleanup', pre_cleanup)
+        with torch.inference_mode():
+            self._run('warm_up', lambda: self._warm_up(model))
+        return model
+
+    def _import_torch(self):
+        torch = safe_import_wrapper('torch', NEED_MB['torch'])
+        if self._num_threads:
+            torch.set_num_threads(self._num_threads)
+        if self._device == 'auto':
+            self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        if self._device == 'cuda' and not torch.cuda.is_available():
+            raise RuntimeError('device is cuda, but this torch sees none: use cpu or auto')
+        return torch
+
+    def _build_instance(self):
+        """Build the network on the meta device: its shape, without memory."""
+        import torch
+
+        from .models.encoder import MobileNetEncoder
+        from .models.mobilenet import MobileNetCaptioningModel
+        checkpoint = self.checkpoint
+        with torch.device('meta'):
+            encoder = MobileNetEncoder(checkpoint.architecture, checkpoint.blocks, folded=True)
+            model = MobileNetCaptioningModel(
+                len(checkpoint.vocabulary), checkpoint.embed_dim, checkpoint.decoder_dim,
+                checkpoint.attention_dim, encoder, vocabulary=checkpoint.vocabulary,
+                calibration=checkpoint.score_calibration, search_options=checkpoint.search)
+        return model.eval()
+
+    def _place_weights(self, model) -> None:
+        """Put the weights into the network, tensor by tensor."""
+        import torch
+
+        from .models.checkpoint import WeightReader
+        from .models.fused_decoder import FusedDecoder
+        from .models.int8_linear import has_int8_engine
+        device = torch.device(self._device)
+        # Half precision is what small GPUs are made for; CPUs compute in float32.
+        dtype = torch.float16 if device.type == 'cuda' else torch.float32
+        quantize = self._quantize
+        if quantize == 'int8' and device.type == 'cpu' and not has_int8_engine():
+            warnings.warn('this torch has no quantized engine: quantize is none')
+            quantize = 'none'
+        with WeightReader(self.checkpoint) as reader:
+            for name, _ in list(model.encoder.named_parameters()):
+                module_name, _, kind = name.rpartition('.')
+                # Convolutions run in floating point, whatever the file holds. In int8 mode the
+                # values are those of int8, so that all models of a checkpoint are one network.
+                weight = reader.read(f'encoder.{name}', quantize)
+                values = torch.from_numpy(weight.dequantized()).to(device, dtype)
+                if values.ndim == 4:
+                    values = values.contiguous(memory_format=torch.channels_last)
+                setattr(
+                    model.encoder.get_submodule(module_name), kind,
+                    torch.nn.Parameter(values, requires_grad=False))
+            model.decoder = FusedDecoder(
+                lambda name: reader.read(f'decoder.{name}', quantize),
+                self.checkpoint.embed_dim, self.checkpoint.decoder_dim, device, dtype)

@@ -1,0 +1,56 @@
+"""
+What the node and the model worker say to each other, over a pair of connected sockets.
+
+One packet is one message (SOCK_SEQPACKET): a line of JSON, then the pixels if it has any. Nothing
+can be half read, and nothing is unpickled.
+
+    to the worker    load {name, checkpoint, ...}; caption {beam_size, max_length} + pixels
+    from the worker  begin {stage}; stage {name, seconds, rss_mb, available_mb}; warning {text};
+                     ready {...}; error {kind, stage, text}; caption {text, score, ...}
+"""
+
+import json
+import socket
+from typing import Any, Dict, Tuple
+
+MAX_PACKET = 1 << 18  # bytes; a frame of 224x224x3 and its header take 150,000
+
+
+class ProtocolError(RuntimeError):
+    """A packet that is no message."""
+
+
+def connected_sockets() -> Tuple[socket.socket, socket.socket]:
+    """Return two sockets that are connected to each other and to nothing else."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in pair:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MAX_PACKET)
+    return pair
+
+
+def send(end: socket.socket, kind: str, pixels=b'', **values: Any) -> None:
+    """Send a message; OSError if nobody listens, TimeoutError after the socket's timeout."""
+    end.sendall(b''.join((json.dumps({'kind': kind, **values}).encode(), b'\n', pixels)))
+
+
+def receive(end: socket.socket) -> Tuple[Dict[str, Any], memoryview]:
+    """
+    Return the next message, and the pixels behind it.
+
+    :raises EOFError: if the other end has gone.
+    :raises ProtocolError: if the packet is no message.
+    """
+    try:
+        packet = end.recv(MAX_PACKET)
+    except ConnectionError:
+        packet = b''
+    if not packet:
+        raise EOFError('the other process has gone')
+    header, _, _ = packet.partition(b'\n')
+    try:
+        message = json.loads(header)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f'not a message: {bytes(header[:60])!r}') from error
+    if not isinstance(message, dict) or not isinstance(message.get('kind'), str):
+        raise ProtocolError(f'not a message: {bytes(header[:60])!r}')
+    return message, memoryview(packet)[len(header) + 1:]

@@ -1,0 +1,112 @@
+"""
+The process the model lives in: `python -m jetcap_ros.worker --socket FD`.
+
+It is told what to load, reports each stage, then captions the frames it is sent. It ends with the
+process that started it, and offers itself to the kernel first when memory runs out.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+import warnings
+from dataclasses import asdict
+
+from . import protocol
+from .lazy_loader import LazyModel
+from .memory_utils import available_memory_mb, process_memory
+
+PR_SET_PDEATHSIG = 1
+# Enough to go before the node and the rest of the robot; 1000 would be first of all processes.
+OOM_SCORE_ADJ = 600
+
+
+def _end_with_parent(parent: int) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it went before we asked
+        os._exit(0)
+
+
+def _offer_to_oom_killer() -> None:
+    try:
+        with open('/proc/self/oom_score_adj', 'r+', encoding='ascii') as file:
+            score = max(OOM_SCORE_ADJ, int(file.read()))
+            file.seek(0)
+            file.write(str(score))
+    except OSError:
+        pass  # no such file in some sandboxes: the order of killing is then the kernel's
+
+
+def _load(node: socket.socket, settings: dict) -> LazyModel:
+    """Load the model and report; whatever goes wrong is reported too, then the worker ends."""
+    stage = 'start'
+
+    def begin(name: str) -> None:
+        nonlocal stage
+        stage = name
+        protocol.send(node, 'begin', stage=name)
+
+    try:
+        model = LazyModel(
+            on_begin=begin, on_stage=lambda report: protocol.send(node, 'stage', **asdict(report)),
+            **settings)
+        model.model
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        protocol.send(
+            node, 'error', error=type(error).__name__, stage=stage, text=str(error)[:2000])
+        sys.exit(1)
+    return model
+
+
+def _caption(node: socket.socket, model: LazyModel, message: dict, pixels) -> None:
+    import numpy as np
+
+    from .preprocessing import SIZE
+    started = time.perf_counter()
+    frame = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 3)
+    caption = model.model.caption(frame, message['beam_size'], message['max_length'])
+    protocol.send(
+        node, 'caption', text=caption.text, score=caption.score,
+        log_probability=caption.log_probability, tokens=len(caption.indices),
+        attention=np.round(caption.attention, 4).tolist(),
+        seconds=time.perf_counter() - started, rss_mb=process_memory().rss_mb,
+        available_mb=available_memory_mb())
+
+
+def main() -> None:
+    """Load one model, then caption until the node has gone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--socket', type=int, required=True, help='inherited file descriptor')
+    parser.add_argument('--parent', type=int, required=True, help='process to end with')
+    args = parser.parse_args()
+    _end_with_parent(args.parent)
+    _offer_to_oom_killer()
+    node = socket.socket(fileno=args.socket)
+    warnings.showwarning = lambda text, category, *rest: protocol.send(
+        node, 'warning', text=f'{category.__name__}: {text}'[:2000])
+    try:
+        message, _ = protocol.receive(node)
+        model = _load(node, message['settings'])
+        checkpoint = model.checkpoint
+        protocol.send(
+            node, 'ready', rss_mb=process_memory().rss_mb, available_mb=available_memory_mb(),
+            architecture=checkpoint.architecture, words=len(checkpoint.vocabulary))
+        while True:
+            message, pixels = protocol.receive(node)
+            try:
+                _caption(node, model, message, pixels)
+            except (ValueError, KeyError, TypeError) as error:  # this request, not the model
+                protocol.send(
+                    node, 'error', error=type(error).__name__, stage='caption',
+                    text=str(error)[:2000])
+    except (EOFError, BrokenPipeError):
+        pass
+
+
+if __name__ == '__main__':
+    main()

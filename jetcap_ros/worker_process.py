@@ -1,0 +1,232 @@
+"""The node's end of a model worker: start it, talk to it, notice its end, end it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional
+
+import numpy as np
+import psutil
+
+from . import protocol
+from .memory_utils import oom_kill_count
+
+# The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
+# the process's), so one thread that lives as long as the process starts them all.
+_starter = ThreadPoolExecutor(1, thread_name_prefix='worker_starter')
+
+LOOK_EVERY_S = 0.1
+
+
+class WorkerError(RuntimeError):
+    """
+    A worker that could not load its model, or has gone, hangs or makes no sense.
+
+    `kind` is the name of the exception in the worker, or 'crash', 'oom', 'hang' or 'protocol'.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class RequestError(ValueError):
+    """The worker refused one request, and is well."""
+
+
+def worker_environment(num_threads: int) -> Dict[str, str]:
+    """Return the environment of a worker, which decides what its libraries allocate."""
+    environment = dict(os.environ)
+    package_parent = str(Path(__file__).resolve().parent.parent)
+    paths = environment.get('PYTHONPATH', '').split(os.pathsep)
+    if package_parent not in paths:
+        environment['PYTHONPATH'] = os.pathsep.join([*filter(None, paths), package_parent])
+    environment.setdefault('MALLOC_ARENA_MAX', '2')
+    environment.setdefault('PYTORCH_CUDA_ALLOC_CONF', 'max_split_size_mb:512')
+    environment.setdefault('PYTHONFAULTHANDLER', '1')
+    # NumPy's products are a word's: threads cost more than they bring, and buffers each.
+    environment['OPENBLAS_NUM_THREADS'] = '1'
+    if num_threads:
+        environment['OMP_NUM_THREADS'] = str(num_threads)
+    return environment
+
+
+class WorkerProcess:
+    """
+    A model in a process of its own.
+
+    One request at a time; `kill` may be called from any thread at any time.
+
+    :param settings: arguments of LazyModel.
+    :param on_event: called with each message while loading (begin, stage, warning).
+    """
+
+    def __init__(
+            self, settings: Dict[str, Any],
+            on_event: Optional[Callable[[Dict[str, Any]], None]] = None) -> None:
+        self.name: str = settings['name']
+        self.rss_mb = 0.0
+        self._on_event = on_event or (lambda message: None)
+        self._stage = 'start'
+        self._request = threading.Lock()
+        self._reaping = threading.Lock()
+        self._oom_kills = oom_kill_count()
+        self._end, theirs = protocol.connected_sockets()
+        command = [
+            sys.executable, '-m', 'jetcap_ros.worker', '--socket', str(theirs.fileno()),
+            '--parent', str(os.getpid())]
+        try:
+            self._process = _starter.submit(
+                subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=2,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+                env=worker_environment(settings['num_threads'])).result()
+        except BaseException:
+            self._end.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid: int = self._process.pid
+        self._settings = settings
+
+    def load(self, timeout: float) -> Dict[str, Any]:
+        """
+        Have the model loaded; return the worker's 'ready' message.
+
+        :param timeout: seconds for all stages together.
+        :raises WorkerError: if it could not be loaded; the worker has ended then.
+        """
+        with self._request:
+            deadline = time.monotonic() + timeout
+            self._send(deadline, 'load', settings=self._settings)
+            while True:
+                message, _ = self._receive(deadline)
+                if message['kind'] == 'begin':
+                    self._stage = str(message.get('stage'))
+                elif message['kind'] == 'error':
+                    text = f'stage {message.get("stage")}: {message.get("text")}'
+                    self._end_process()
+                    raise WorkerError(str(message.get('error')), text)
+                elif message['kind'] == 'ready':
+                    self._stage = 'idle'
+                    return message
+                self._on_event(message)
+
+    def caption(
+            self, frame: np.ndarray, beam_size: int, max_length: int,
+            timeout: float) -> Dict[str, Any]:
+        """
+        Return the worker's 'caption' message for a (224, 224, 3) uint8 RGB frame.
+
+        :raises WorkerError: if the worker has gone or hangs; it has ended then.
+        :raises RequestError: if it refused this request.
+        """
+        with self._request:
+            self._stage = 'caption'
+            deadline = time.monotonic() + timeout
+            self._send(
+                deadline, 'caption', memoryview(np.ascontiguousarray(frame)).cast('B'),
+                beam_size=beam_size, max_length=max_length)
+            while True:
+                message, _ = self._receive(deadline)
+                if message['kind'] in ('caption', 'error'):
+                    break
+                self._on_event(message)
+            self._stage = 'idle'
+            if message['kind'] == 'error':
+                raise RequestError(str(message.get('text')))
+            try:
+                self.rss_mb = float(message['rss_mb'])
+                return {
+                    'text': str(message['text']), 'score': float(message['score']),
+                    'seconds': float(message['seconds']),
+                    'attention': np.array(message['attention'], np.float32),
+                    'available_mb': float(message['available_mb'])}
+            except (KeyError, TypeError, ValueError) as error:
+                self._end_process()
+                raise WorkerError('protocol', f'a caption without sense ({error})') from error
+
+    def failure(self) -> Optional[WorkerError]:
+        """Return why the worker can no longer be used, None if it is well; never blocks."""
+        if self._process.poll() is not None:
+            return self._gone()
+        return self._stopped()
+
+    def kill(self) -> None:
+        """End the worker now; when this returns its memory is the system's again."""
+        self._end_process()
+        # A thread that waits for an answer sees the end of the connection.
+        if self._request.acquire(timeout=1):
+            try:
+                self._end.close()
+            finally:
+                self._request.release()
+
+    def _send(self, deadline: float, kind: str, pixels=b'', **values: Any) -> None:
+        self._end.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            protocol.send(self._end, kind, pixels, **values)
+        except TimeoutError:
+            raise self._hangs() from None
+        except OSError:
+            raise self._gone() from None
+
+    def _receive(self, deadline: float):
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise self._hangs()
+            self._end.settimeout(min(left, LOOK_EVERY_S))
+            try:
+                return protocol.receive(self._end)
+            except TimeoutError:
+                stopped = self._stopped()
+                if stopped:
+                    raise stopped from None
+            except (EOFError, OSError):
+                raise self._gone() from None
+            except protocol.ProtocolError as error:
+                self._end_process()
+                raise WorkerError('protocol', f'stage {self._stage}: {error}') from error
+
+    def _end_process(self) -> None:
+        with self._reaping:
+            if self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+
+    def _hangs(self) -> WorkerError:
+        self._end_process()
+        return WorkerError('hang', f'the worker hung in stage {self._stage} and was ended')
+
+    def _stopped(self) -> Optional[WorkerError]:
+        try:
+            if psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+                return None
+        except psutil.Error:
+            return None
+        self._end_process()
+        return WorkerError('hang', f'the worker was stopped in stage {self._stage} and was ended')
+
+    def _gone(self) -> WorkerError:
+        """Say how the worker ended."""
+        try:
+            code = self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:  # it closed its end and lives on
+            return self._hangs()
+        kills = oom_kill_count()
+        if code == -signal.SIGKILL and kills is not None and kills > (self._oom_kills or 0):
+            return WorkerError(
+                'oom', f'the worker was killed by the kernel for lack of memory in stage '
+                f'{self._stage}')
+        how = f'exit code {code}'
+        if code < 0:
+            try:
+                how = signal.Signals(-code).name
+            except ValueError:
+                how = f'signal {-code}'
+        return WorkerError('crash', f'the worker died in stage {self._stage} ({how})')
