@@ -25,8 +25,8 @@ import psutil
 MB = 1 << 20  # bytes
 
 
-class _Version(NamedTuple):
-    """How one version of the kernel's memory controller names its files."""
+class ControllerFiles(NamedTuple):
+    """How a version of the kernel's memory controller names its files."""
 
     limits: Tuple[str, ...]
     usage: str
@@ -34,19 +34,19 @@ class _Version(NamedTuple):
     events: str
 
 
-_V1 = _Version(
+V1 = ControllerFiles(
     limits=('memory.limit_in_bytes',), usage='memory.usage_in_bytes',
     cache=('total_inactive_file', 'total_active_file'), events='memory.oom_control')
-_V2 = _Version(
+V2 = ControllerFiles(
     # Above memory.high nothing is killed, but everything is slowed until it is useless.
     limits=('memory.max', 'memory.high'), usage='memory.current',
     cache=('inactive_file', 'active_file'), events='memory.events')
 
 
-class _Cgroups(NamedTuple):
+class Cgroups(NamedTuple):
     """The cgroups this process is in: of the memory controller from its own up, and of v2."""
 
-    version: _Version
+    files: ControllerFiles
     levels: Tuple[Path, ...]
     unified: Optional[Path]
 
@@ -69,9 +69,9 @@ def available_memory_mb(root: str = '/') -> float:
     :param root: where `proc` and `sys` are, for tests on recorded trees.
     """
     available = psutil.virtual_memory().available
-    cgroups = _find_cgroups(root)
+    cgroups = find_cgroups(root)
     for level in cgroups.levels:
-        available = min(available, _headroom(level, cgroups.version))
+        available = min(available, _headroom(level, cgroups.files))
     return max(available, 0) / MB
 
 
@@ -126,7 +126,7 @@ def memory_pressure(root: str = '/') -> Optional[float]:
 
     Of this process's cgroup where the kernel tells it, else of the machine; None where neither.
     """
-    unified = _find_cgroups(root).unified
+    unified = find_cgroups(root).unified
     sources = [Path(root, 'proc/pressure/memory')]
     if unified is not None:
         sources.insert(0, unified / 'memory.pressure')
@@ -145,8 +145,8 @@ def oom_kill_count(root: str = '/') -> Optional[int]:
     the cgroup does not count, in the whole machine. A child that died of SIGKILL while this
     rose was killed by the kernel.
     """
-    cgroups = _find_cgroups(root)
-    sources = [level / cgroups.version.events for level in cgroups.levels[:1]]
+    cgroups = find_cgroups(root)
+    sources = [level / cgroups.files.events for level in cgroups.levels[:1]]
     for source in sources + [Path(root, 'proc/vmstat')]:
         count = _read_table(source).get('oom_kill')
         if count is not None:
@@ -175,24 +175,24 @@ def process_memory(pid: Optional[int] = None) -> ProcessMemory:
     return ProcessMemory(memory.rss / MB, pss_mb, (memory.rss - memory.shared) / MB)
 
 
-def _headroom(level: Path, version: _Version) -> float:
+def _headroom(level: Path, files: ControllerFiles) -> float:
     """Return the bytes left in one cgroup, infinite where it has no limit."""
-    limits = [_to_bytes(_read(level / name)) for name in version.limits]
+    limits = [_to_bytes(_read(level / name)) for name in files.limits]
     stat = {}
-    if version is _V1:
+    if files is V1:
         # Tells of limits above the cgroups that are visible from inside a container.
         stat = _read_table(level / 'memory.stat')
         limits.append(stat.get('hierarchical_memory_limit', math.inf))
     limit = min(limits)
-    usage = _to_bytes(_read(level / version.usage))
+    usage = _to_bytes(_read(level / files.usage))
     if math.isinf(limit) or math.isinf(usage):
         return math.inf
     stat = stat or _read_table(level / 'memory.stat')
-    return limit - usage + sum(stat.get(key, 0) for key in version.cache)
+    return limit - usage + sum(stat.get(key, 0) for key in files.cache)
 
 
 @functools.lru_cache(maxsize=None)
-def _find_cgroups(root: str) -> _Cgroups:
+def find_cgroups(root: str) -> Cgroups:
     """Find this process's cgroups through /proc/self/cgroup and /proc/self/mountinfo."""
     paths: Dict[str, str] = {}  # controller -> path; '' is the unified hierarchy of v2
     for line in _read(Path(root, 'proc/self/cgroup')).splitlines():
@@ -209,7 +209,7 @@ def _find_cgroups(root: str) -> _Cgroups:
         elif kind == 'cgroup' and 'memory' in options.split(',') and 'memory' in paths and not v1:
             v1 = _levels(root, mount_root, mount_point, paths['memory'])
     # On a hybrid layout v2 is mounted too, but the memory controller is v1's.
-    return _Cgroups(_V1 if v1 else _V2, tuple(v1 or v2), v2[0] if v2 else None)
+    return Cgroups(V1 if v1 else V2, tuple(v1 or v2), v2[0] if v2 else None)
 
 
 def _levels(root: str, mount_root: str, mount_point: str, path: str) -> List[Path]:
