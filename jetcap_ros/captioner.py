@@ -92,6 +92,7 @@ class Captioner:
         self.reason = ''  # why the model in use is not the one asked for, or why there is none
         self.stages: List[Dict[str, Any]] = []
         self.restarts = 0
+        self.facts: Dict[str, Any] = {}  # what the worker said of its checkpoint and libraries
         self._on_stage = on_stage or (lambda stage: None)
         self._log = log or (lambda severity, text: None)
         self._worker: Optional[WorkerProcess] = None
@@ -121,6 +122,12 @@ class Captioner:
         """Return the process of the model in use."""
         worker = self._worker
         return worker.pid if worker else None
+
+    @property
+    def worker_rss_mb(self) -> float:
+        """Return the resident memory of the model's process, as it last said; in MB."""
+        worker = self._worker
+        return worker.rss_mb if worker else 0.0
 
     @property
     def degraded(self) -> bool:
@@ -250,6 +257,8 @@ class Captioner:
             self._end(worker)
             raise
         self.stages = stages
+        facts = ready.get('facts')
+        self.facts = facts if isinstance(facts, dict) else {}
         return worker
 
     def _end(self, worker: WorkerProcess) -> None:

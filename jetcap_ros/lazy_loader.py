@@ -5,6 +5,7 @@ Importing this file imports no framework. Before a stage there must be memory fo
 reserve, or MemoryError says what is missing; after it, its time and memory are reported.
 """
 
+import functools
 import os
 import time
 import warnings
@@ -151,8 +152,10 @@ class LazyModel:
 
     def _import_torch(self):
         torch = safe_import_wrapper('torch', NEED_MB['torch'])
-        if self._num_threads:
-            torch.set_num_threads(self._num_threads)
+        # Torch's threads spin where they meet: beside a busy robot one core less is far faster
+        # than one too many.
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(self._num_threads or max(1, cores - 1))
         if self._device == 'auto':
             self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if self._device == 'cuda' and not torch.cuda.is_available():
@@ -161,45 +164,41 @@ class LazyModel:
 
     def _build_instance(self):
         """Build the network on the meta device: its shape, without memory."""
-        import torch
-
         from .models.encoder import MobileNetEncoder
         from .models.mobilenet import MobileNetCaptioningModel
         checkpoint = self.checkpoint
-        with torch.device('meta'):
-            encoder = MobileNetEncoder(checkpoint.architecture, checkpoint.blocks, folded=True)
-            model = MobileNetCaptioningModel(
-                len(checkpoint.vocabulary), checkpoint.embed_dim, checkpoint.decoder_dim,
-                checkpoint.attention_dim, encoder, vocabulary=checkpoint.vocabulary,
-                calibration=checkpoint.score_calibration, search_options=checkpoint.search)
-        return model.eval()
+        encoder = MobileNetEncoder(
+            checkpoint.architecture, checkpoint.blocks, folded=True, device='meta')
+        return MobileNetCaptioningModel(
+            len(checkpoint.vocabulary), encoder=encoder, decoder=(),  # placed with its weights
+            vocabulary=checkpoint.vocabulary, calibration=checkpoint.score_calibration,
+            search_options=checkpoint.search).eval()
 
     def _place_weights(self, model) -> None:
         """Put the weights into the network, tensor by tensor."""
         import torch
 
         from .models.checkpoint import WeightReader
-        from .models.fused_decoder import FusedDecoder
-        from .models.int8_linear import has_int8_engine
-        device = torch.device(self._device)
-        # Half precision is what small GPUs are made for; CPUs compute in float32.
-        dtype = torch.float16 if device.type == 'cuda' else torch.float32
-        quantize = self._quantize
-        if quantize == 'int8' and device.type == 'cpu' and not has_int8_engine():
+        from .models.decoder import Decoder
+        from .models.torch_products import has_int8_engine, torch_product
+        checkpoint, device, quantize = self.checkpoint, self._device, self._quantize
+        dtype = torch.float32 if device == 'cpu' else torch.float16
+        if quantize == 'int8' and device == 'cpu' and not has_int8_engine():
             warnings.warn('this torch has no quantized engine: quantize is none')
             quantize = 'none'
-        with WeightReader(self.checkpoint) as reader:
+        with WeightReader(checkpoint) as reader:
             for name, _ in list(model.encoder.named_parameters()):
-                module_name, _, kind = name.rpartition('.')
-                # Convolutions run in floating point, whatever the file holds. In int8 mode the
-                # values are those of int8, so that all models of a checkpoint are one network.
-                weight = reader.read(f'encoder.{name}', quantize)
-                values = torch.from_numpy(weight.dequantized()).to(device, dtype)
+                # Convolutions run in floating point. In int8 mode their values are those of
+                # int8, so that all models of a checkpoint are one network.
+                values = torch.from_numpy(
+                    reader.read(f'encoder.{name}', quantize).dequantized()).to(device, dtype)
                 if values.ndim == 4:
                     values = values.contiguous(memory_format=torch.channels_last)
+                module, _, kind = name.rpartition('.')
                 setattr(
-                    model.encoder.get_submodule(module_name), kind,
+                    model.encoder.get_submodule(module), kind,
                     torch.nn.Parameter(values, requires_grad=False))
-            model.decoder = FusedDecoder(
-                lambda name: reader.read(f'decoder.{name}', quantize),
-                self.checkpoint.embed_dim, self.checkpoint.decoder_dim, device, dtype)
+            model.decoder = Decoder(
+                lambda name: reader.read(f'decoder.{name}', quantize), checkpoint.embed_dim,
+                checkpoint.decoder_dim, checkpoint.attention_dim,
+                functools.partial(torch_product, device=device))

@@ -63,6 +63,18 @@ def _load(node: socket.socket, settings: dict) -> LazyModel:
     return model
 
 
+def _facts(model: LazyModel) -> dict:
+    """Return what diagnostics should say of the model."""
+    from .models.checkpoint import sha256
+    checkpoint = model.checkpoint
+    facts = {
+        'checkpoint': checkpoint.path, 'checkpoint SHA-256': sha256(checkpoint.path),
+        'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary)}
+    if 'torch' in sys.modules:
+        facts['torch'] = sys.modules['torch'].__version__
+    return facts
+
+
 def _caption(node: socket.socket, model: LazyModel, message: dict, pixels) -> None:
     import numpy as np
 
@@ -92,10 +104,7 @@ def main() -> None:
     try:
         message, _ = protocol.receive(node)
         model = _load(node, message['settings'])
-        checkpoint = model.checkpoint
-        protocol.send(
-            node, 'ready', rss_mb=process_memory().rss_mb, available_mb=available_memory_mb(),
-            architecture=checkpoint.architecture, words=len(checkpoint.vocabulary))
+        protocol.send(node, 'ready', rss_mb=process_memory().rss_mb, facts=_facts(model))
         while True:
             message, pixels = protocol.receive(node)
             try:

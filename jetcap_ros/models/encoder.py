@@ -9,13 +9,21 @@ from .architectures import Block, SqueezeExcitation, describe_encoder, norm_epsi
 ACTIVATIONS = {'relu': nn.ReLU, 'relu6': nn.ReLU6, 'hardswish': nn.Hardswish}
 
 
+class _Convolution(nn.Conv2d):
+
+    def reset_parameters(self) -> None:
+        # Random numbers on the meta device: none, but 150 MB of modules that torch imports.
+        if self.weight.device.type != 'meta':
+            super().reset_parameters()
+
+
 class _SqueezeExcitation(nn.Module):
 
-    def __init__(self, channels: int, squeezed: int) -> None:
+    def __init__(self, channels: int, squeezed: int, device=None) -> None:
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc1 = nn.Conv2d(channels, squeezed, 1)
-        self.fc2 = nn.Conv2d(squeezed, channels, 1)
+        self.fc1 = _Convolution(channels, squeezed, 1, device=device)
+        self.fc2 = _Convolution(squeezed, channels, 1, device=device)
 
     def forward(self, x):
         gate = self.fc2(nn.functional.relu(self.fc1(self.avgpool(x))))
@@ -32,7 +40,7 @@ class MobileNetEncoder(nn.Module):
 
     def __init__(
             self, architecture: str = 'mobilenet_v3_small', blocks: Optional[List[Block]] = None,
-            folded: bool = False) -> None:
+            folded: bool = False, device=None) -> None:
         super().__init__()
         self.architecture = architecture
         self.folded = folded
@@ -44,17 +52,17 @@ class MobileNetEncoder(nn.Module):
             steps = []
             for layer in block.layers:
                 if isinstance(layer, SqueezeExcitation):
-                    steps.append(_SqueezeExcitation(layer.channels, layer.squeezed))
+                    steps.append(_SqueezeExcitation(layer.channels, layer.squeezed, device))
                     self._place(layer.name, steps[-1])
                     continue
-                steps.append(nn.Conv2d(
+                steps.append(_Convolution(
                     layer.in_channels, layer.out_channels, layer.kernel, layer.stride,
-                    padding=layer.kernel // 2, bias=folded,
+                    padding=layer.kernel // 2, bias=folded, device=device,
                     groups=layer.in_channels if layer.depthwise else 1))
                 self._place(layer.name, steps[-1])
                 if not folded:
                     steps.append(nn.BatchNorm2d(
-                        layer.out_channels, epsilon,
+                        layer.out_channels, epsilon, device=device,
                         momentum=0.1 if architecture == 'mobilenet_v2' else 0.01))
                     self._place(layer.norm, steps[-1])
                 if layer.activation:

@@ -45,6 +45,10 @@ class CaptioningModel:
         """Return the features of a normalized image (1, 3, 224, 224), a row each cell."""
         raise NotImplementedError
 
+    def search_cells(self, image):
+        """Return the features in the form that the search's decoder wants."""
+        return self.cells(image)
+
     @property
     def search_decoder(self):
         """Return the decoder, in the form that the search wants."""
@@ -54,7 +58,7 @@ class CaptioningModel:
             self, image, start: int, end: int, max_length: int, beam_size: int = 1,
             **options) -> Hypothesis:
         """Return the best caption of a normalized image; a beam of 1 is greedy decoding."""
-        cells = self.cells(image)
+        cells = self.search_cells(image)
         if beam_size == 1:
             return greedy_search(self.search_decoder, cells, start, end, max_length)
         return beam_search(

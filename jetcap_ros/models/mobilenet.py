@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from .encoder import MobileNetEncoder
-from .fused_decoder import FusedDecoder
 from .generation import CaptioningModel
 
 
@@ -94,7 +93,7 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
     Captions images of 224x224.
 
     :param encoder: one of `architectures.ENCODERS`, or a MobileNetEncoder.
-    :param decoder: instead of one of the sizes given; a FusedDecoder for inference.
+    :param decoder: instead of one of the sizes given; a Decoder for inference.
     :param options: of CaptioningModel: vocabulary, calibration, search_options.
     """
 
@@ -122,11 +121,18 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
     def search(self, image, *args, **kwargs):
         self.eval()
         parameter = next(self.encoder.parameters())
-        image = torch.as_tensor(image).to(parameter.device, parameter.dtype)
+        image = torch.as_tensor(image).to(
+            parameter.device, parameter.dtype, memory_format=torch.channels_last)
         with torch.inference_mode():
             return super().search(image, *args, **kwargs)
 
+    def search_cells(self, image):
+        cells = self.cells(image)
+        if isinstance(self.decoder, AttentionDecoder):
+            return cells
+        return cells[0].float().cpu().numpy()
+
     @property
     def search_decoder(self):
-        fused = isinstance(self.decoder, FusedDecoder)
-        return self.decoder if fused else _StepByStep(self.decoder)
+        plain = isinstance(self.decoder, AttentionDecoder)
+        return _StepByStep(self.decoder) if plain else self.decoder

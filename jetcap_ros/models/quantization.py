@@ -64,11 +64,9 @@ def apply_dynamic_quantization(model):
     :param model: a MobileNetCaptioningModel on the CPU.
     :return: the same model.
     """
-    import torch
-
-    from .fused_decoder import FusedDecoder
-    from .int8_linear import has_int8_engine
-    if isinstance(model.decoder, FusedDecoder):
+    from .decoder import Decoder
+    from .torch_products import has_int8_engine, torch_product
+    if isinstance(model.decoder, Decoder):
         return model
     if not has_int8_engine():
         warnings.warn('this torch has no quantized engine: the model stays in float32')
@@ -81,6 +79,8 @@ def apply_dynamic_quantization(model):
         values = parameters[name].detach().float().cpu().numpy()
         return quantize_rows(values) if values.ndim > 1 else Weight(values)
 
-    model.decoder = FusedDecoder(
-        read, embed_dim, decoder_dim, torch.device('cpu'), torch.float32)
+    attention_dim = parameters['encoder_att.weight'].shape[0]
+    # Not a module: it has no parameters that training could move.
+    del model.decoder
+    model.decoder = Decoder(read, embed_dim, decoder_dim, attention_dim, torch_product)
     return model.eval()

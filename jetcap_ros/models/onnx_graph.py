@@ -1,5 +1,5 @@
 """
-Write an encoder as an ONNX graph, in memory, for OpenCV's DNN module.
+Write ONNX graphs in memory, for OpenCV's DNN module: encoders, and products.
 
 A packed checkpoint holds each weight once, as int8; the graph is written when a model is loaded.
 Only the few fields of the format that a chain of convolutions needs are written, so no ONNX
@@ -79,6 +79,12 @@ class _Graph:
             self.shared[value] = self.weight(f'constant_{value}', np.array([value]))
         return self.shared[value]
 
+    def model(self, source: str, shape: Sequence[int], output: str) -> bytes:
+        body = b''.join(self.nodes) + _bytes(2, 'graph') + b''.join(self.weights)
+        body += _bytes(11, _value_info(source, shape)) + _bytes(12, _value_info(output, ()))
+        operators = _bytes(8, _bytes(1, '') + _number(2, OPERATOR_SET))
+        return _number(1, 7) + operators + _bytes(7, body)
+
     def activation(self, kind: str, x: str) -> str:
         if kind == 'relu':
             return self.node('Relu', [x])
@@ -118,11 +124,15 @@ def encoder_graph(blocks: List[Block], read: Callable[[str], np.ndarray], size: 
                 layer.in_channels if layer.depthwise else 1)
             y = graph.activation(layer.activation, y)
         x = graph.node('Add', [x, y]) if block.residual else y
-    x = graph.node('Identity', [x])
-    body = b''.join(graph.nodes) + _bytes(2, 'encoder') + b''.join(graph.weights)
-    body += _bytes(11, _value_info('image', (1, 3, size, size)))
-    body += _bytes(12, _value_info(x, ()))
-    return _number(1, 7) + _bytes(8, _bytes(1, '') + _number(2, OPERATOR_SET)) + _bytes(7, body)
+    return graph.model('image', (1, 3, size, size), x)
+
+
+def linear_graph(weight: np.ndarray, bias: np.ndarray) -> bytes:
+    """Return a serialized ONNX model of x @ weight.T + bias, for any number of rows."""
+    graph = _Graph()
+    inputs = ['x', graph.weight('weight', weight), graph.weight('bias', bias)]
+    return graph.model('x', (1, weight.shape[1]), graph.node(
+        'Gemm', inputs, alpha=1.0, beta=1.0, transA=0, transB=1))
 
 
 def _convolution(graph, name, x, read, kernel=1, stride=1, groups=1) -> str:

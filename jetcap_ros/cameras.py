@@ -1,0 +1,171 @@
+"""The cameras of the node: their subscriptions, newest frames and publishers."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, List, Optional, Sequence
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+# A stamp this much before the last one is a bag that starts again, not a frame that came late.
+JUMP_BACK_S = 1.0
+# A camera that has sent nothing for so long counts as silent.
+SILENT_S = 5.0
+
+
+@dataclass
+class Frame:
+    """A message as it came, and when (seconds, monotonic)."""
+
+    message: Any
+    arrived: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Counters:
+    """What became of the frames of a camera."""
+
+    received: int = 0
+    captioned: int = 0
+    replaced: int = 0  # a newer one came before they were captioned
+    stale: int = 0  # older than one that was captioned, or than max_frame_age_s
+    bad: int = 0  # could not be decoded
+
+
+def camera_names(topics: Sequence[str], given: Sequence[str]) -> List[str]:
+    """
+    Return a name for the outputs of each camera: the given ones, else from the namespaces.
+
+    :raises ValueError: if names are given, but not one for each topic, or one comes twice.
+    """
+    given = [name for name in given if name]
+    if given:
+        if len(given) != len(topics) or len(set(given)) != len(given):
+            raise ValueError(
+                f'camera_names has {len(given)} names for {len(topics)} image_topics, expected '
+                'one for each, each once')
+        return given
+    parts = [[part for part in topic.split('/') if part] for topic in topics]
+    # /front/camera/image_raw and /rear/camera/image_raw are front_camera and rear_camera.
+    names = [path[:-1][-1] if path[:-1] else path[-1] for path in parts]
+    if len(set(names)) < len(names):
+        names = ['_'.join(path[:-1] or path) for path in parts]
+    if len(set(names)) < len(names):
+        names = ['_'.join(path) for path in parts]
+    return names
+
+
+class Camera:
+    """
+    One image topic and the outputs for it.
+
+    :param prefix: of the outputs: '~' for a single camera, '~/<name>' for several.
+    :param on_frame: called when a frame has come, from the executor's thread.
+    """
+
+    def __init__(self, node, topic: str, name: str, prefix: str, on_frame) -> None:
+        self.name = name
+        self.prefix = prefix
+        base = node.resolve_topic_name(topic)
+        self.compressed = node.get_parameter('image_transport').value == 'compressed'
+        self.topic = base + '/compressed' if self.compressed else base
+        self.counters = Counters()
+        self.last_text: Optional[str] = None
+        self.next_due = 0.0  # monotonic
+        self.last_served = 0.0
+        self.last_arrival: Optional[float] = None
+        self.qos_problem = ''
+        self._node = node
+        self._on_frame = on_frame
+        self._lock = threading.Lock()
+        self._waiting: Optional[Frame] = None  # not yet captioned
+        self._newest: Optional[Frame] = None
+        self._last_stamp: Optional[int] = None
+        self._subscription = None
+        self.caption_publisher = node.create_lifecycle_publisher(String, f'{prefix}/caption', 10)
+        self.info_publisher = node.create_lifecycle_publisher(
+            String, f'{prefix}/caption_info', 10)
+        self.image_publisher = node.create_lifecycle_publisher(
+            Image, f'{prefix}/image_captioned', 1)
+
+    def subscribe(self) -> None:
+        """Begin to receive; frames of an earlier time are forgotten."""
+        with self._lock:
+            self._waiting = self._newest = self._last_stamp = None
+        self.last_text = self.last_arrival = None
+        self.next_due = 0.0
+        self.subscribed_at = time.monotonic()
+        reliable = self._node.get_parameter('image_reliability').value == 'reliable'
+        self._subscription = self._node.create_subscription(
+            CompressedImage if self.compressed else Image, self.topic, self._receive,
+            QoSProfile(
+                history=HistoryPolicy.KEEP_LAST, depth=1,
+                reliability=ReliabilityPolicy.RELIABLE if reliable
+                else ReliabilityPolicy.BEST_EFFORT),
+            callback_group=ReentrantCallbackGroup(),
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._qos_incompatible))
+
+    def unsubscribe(self) -> None:
+        """Receive no more."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            self._node.destroy_subscription(subscription)
+
+    def destroy(self) -> None:
+        """Take subscription and publishers away."""
+        self.unsubscribe()
+        for publisher in (self.caption_publisher, self.info_publisher, self.image_publisher):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _receive(self, message) -> None:
+        frame = Frame(message)
+        with self._lock:
+            self.counters.received += 1
+            self.last_arrival = frame.arrived
+            self.qos_problem = ''
+            if self._waiting is not None:
+                self.counters.replaced += 1
+            self._waiting = self._newest = frame
+        self._on_frame()
+
+    def _qos_incompatible(self, event) -> None:
+        self.qos_problem = (
+            f'a publisher on {self.topic} offers another QoS than asked for'
+            ': set image_reliability to best_effort, or the camera to reliable')
+        self._node.get_logger().warning(self.qos_problem)
+
+    def has_frame(self) -> bool:
+        """Say whether a frame waits for its caption."""
+        return self._waiting is not None
+
+    def take(self, max_age_s: float) -> Optional[Frame]:
+        """Return the frame that waits, None if there is none or it is stale."""
+        with self._lock:
+            frame, self._waiting = self._waiting, None
+            if frame is None:
+                return None
+            stamp = Time.from_msg(frame.message.header.stamp).nanoseconds
+            behind = (self._last_stamp or stamp) - stamp
+            age = self._node.get_clock().now().nanoseconds - stamp
+            if 0 < behind < JUMP_BACK_S * 1e9 or (max_age_s and age > max_age_s * 1e9):
+                self.counters.stale += 1
+                return None
+            self._last_stamp = stamp
+            return frame
+
+    def newest(self) -> Optional[Frame]:
+        """Return the newest frame, captioned or not."""
+        return self._newest
+
+    def silent_for(self) -> float:
+        """Return the seconds without a frame since it subscribed or received one."""
+        return time.monotonic() - (self.last_arrival or self.subscribed_at)

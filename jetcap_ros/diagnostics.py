@@ -1,0 +1,133 @@
+"""What the node says of itself on /diagnostics, once a second."""
+
+import time
+from typing import Any, Dict, List, Tuple
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from .cameras import SILENT_S
+from .memory_utils import available_memory_mb, memory_pressure, process_memory
+
+
+def diagnostic_array(node) -> DiagnosticArray:
+    """Return the state of the node: one status, and one for each of several cameras."""
+    array = DiagnosticArray()
+    array.header.stamp = node.get_clock().now().to_msg()
+    level, message = _judge(node)
+    name = node.get_fully_qualified_name().lstrip('/')
+    array.status = [_status(name, level, message, node, _values(node))]
+    if len(node.cameras) > 1:
+        for camera in node.cameras:
+            level, message = _judge_camera(node, camera)
+            array.status.append(_status(
+                f'{name}: {camera.name}', level, message, node, _camera_values(camera)))
+    return array
+
+
+def _status(name, level, message, node, values: Dict[str, Any]) -> DiagnosticStatus:
+    return DiagnosticStatus(
+        level=level, name=name, message=message, hardware_id=node.get_fully_qualified_name(),
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+
+
+def _judge(node) -> Tuple[bytes, str]:
+    """Return the level and the sentence that sum the node up."""
+    captioner = node.captioner
+    if node.failure and captioner is None:
+        return DiagnosticStatus.ERROR, node.failure
+    if node.state_label != 'active':
+        return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
+    if captioner is None or not captioner.model_in_use:
+        return DiagnosticStatus.ERROR, f'no model: {captioner.reason if captioner else ""}'
+    verdicts = [_judge_camera(node, camera) for camera in node.cameras]
+    worst = max(verdicts, key=lambda verdict: verdict[0])
+    if worst[0] == DiagnosticStatus.ERROR:
+        return worst
+    if captioner.degraded:
+        return (
+            DiagnosticStatus.WARN,
+            f'the {captioner.model_in_use} model captions instead of '
+            f'{captioner.settings.model}: {captioner.reason}')
+    if worst[0] == DiagnosticStatus.WARN:
+        return worst
+    return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions'
+
+
+def _judge_camera(node, camera) -> Tuple[bytes, str]:
+    if node.state_label != 'active':
+        return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
+    silent = camera.silent_for()
+    if silent > SILENT_S:
+        publishers = node.count_publishers(camera.topic)
+        return (
+            DiagnosticStatus.ERROR,
+            camera.qos_problem or f'no frames on {camera.topic} for {silent:.0f} s '
+            f'({publishers} publisher{"" if publishers == 1 else "s"})')
+    if node.frame_errors.get(camera.name):
+        return DiagnosticStatus.WARN, f'{camera.topic}: {node.frame_errors[camera.name]}'
+    return DiagnosticStatus.OK, f'frames on {camera.topic}'
+
+
+def _values(node) -> Dict[str, Any]:
+    captioner = node.captioner
+    own = process_memory()
+    values: Dict[str, Any] = {
+        'state': node.state_label, 'node RSS (MB)': f'{own.rss_mb:.0f}',
+        'available memory (MB)': f'{available_memory_mb():.0f}'}
+    pressure = memory_pressure()
+    if pressure is not None:
+        values['memory pressure, full avg10 (%)'] = pressure
+    if node.failure:
+        values['last failure'] = node.failure
+    if captioner is not None:
+        worker_pid = captioner.worker_pid
+        values.update({
+            'model': captioner.model_in_use or 'none', 'model wanted': captioner.settings.model,
+            'reason': captioner.reason, 'worker pid': worker_pid or '',
+            'worker RSS (MB)': f'{captioner.worker_rss_mb:.0f}',
+            'model replacements': captioner.restarts})
+        values.update(captioner.facts)
+        for stage in captioner.stages:
+            values[f'stage {stage["name"]}'] = (
+                f'{stage["seconds"]:.2f} s, RSS {stage["rss_mb"]:.0f} MB, '
+                f'{stage["available_mb"]:.0f} MB available')
+    if len(node.cameras) == 1:
+        values.update(_camera_values(node.cameras[0]))
+    values.update(node.rates.values())
+    values.update(node.versions)
+    return values
+
+
+def _camera_values(camera) -> Dict[str, Any]:
+    counters = camera.counters
+    return {
+        'topic': camera.topic, 'frames received': counters.received,
+        'frames captioned': counters.captioned, 'frames replaced by newer': counters.replaced,
+        'frames stale': counters.stale, 'frames bad': counters.bad,
+        'last caption': camera.last_text or ''}
+
+
+class Rates:
+    """Rate and latency of the captions of the last seconds."""
+
+    WINDOW_S = 10.0
+
+    def __init__(self) -> None:
+        self._recent: List[Tuple[float, float]] = []
+
+    def add(self, latency_s: float) -> None:
+        """Note a caption and how long after its frame came."""
+        now = time.monotonic()
+        self._recent = [
+            entry for entry in self._recent if now - entry[0] < self.WINDOW_S] + [(now, latency_s)]
+
+    def values(self) -> Dict[str, str]:
+        """Return what diagnostics show."""
+        now = time.monotonic()
+        latencies = sorted(
+            latency for at, latency in list(self._recent) if now - at < self.WINDOW_S)
+        values = {'captions per second': f'{len(latencies) / self.WINDOW_S:.1f}'}
+        if latencies:
+            values['latency, median (ms)'] = f'{latencies[len(latencies) // 2] * 1e3:.0f}'
+            values['latency, longest (ms)'] = f'{latencies[-1] * 1e3:.0f}'
+        return values

@@ -1,0 +1,118 @@
+"""The decoder for inference, the same for all models; only the products differ."""
+
+from typing import Callable, Dict, NamedTuple
+
+import numpy as np
+
+from .quantization import Weight, concatenate
+
+# A product: gives (rows, N) for (rows, M) float32.
+Product = Callable[[np.ndarray], np.ndarray]
+CACHED_WORDS = 512
+
+
+class State(NamedTuple):
+    """Where the decoder stands; rows are the beams."""
+
+    hidden: np.ndarray  # (K, H)
+    projected: np.ndarray  # (K, A + 3H + V): what the state says to attention, gates and words
+    cell_scores: np.ndarray  # (L, A): what each cell says to the attention
+    cell_gates: np.ndarray  # (L, 3H): what each cell says to the gates
+
+
+class Decoder:
+    """
+    The GRU with soft attention of `AttentionDecoder`, arranged for one image at a time.
+
+    A word's time goes into reading weights, so they are read in two products: of the cells once
+    an image, and of the state once a word. The latter gives the words' logits and what the next
+    step needs. A word's own part is remembered: a robot repeats its words.
+
+    :param read: gives the parameter of a name, as the plain decoder calls it; each is asked for
+        once, so no more than one need be in memory besides those already placed.
+    :param product: makes the product x @ weight.T + bias from a Weight and its bias.
+    """
+
+    def __init__(
+            self, read: Callable[[str], Weight], embed_dim: int, decoder_dim: int,
+            attention_dim: int, product: Callable[[Weight, np.ndarray], Product]) -> None:
+        self._h = decoder_dim
+        self._a = attention_dim
+        inputs = read('decode_step.weight_ih')
+        self._from_word = Weight(
+            np.ascontiguousarray(inputs.values[:, :embed_dim]), inputs.scale)
+        self._word_bias = read('decode_step.bias_ih').values
+        self._embedding = read('embedding.weight')
+        self._words: Dict[int, np.ndarray] = {}
+        self._from_cells = product(
+            concatenate([read('encoder_att.weight'), inputs.columns(embed_dim, None)]),
+            np.concatenate([read('encoder_att.bias').values,
+                            np.zeros(3 * decoder_dim, np.float32)]))
+        del inputs
+        self._from_state = product(
+            concatenate([read('decoder_att.weight'), read('decode_step.weight_hh'),
+                         read('fc.weight')]),
+            np.concatenate([read('decoder_att.bias').values, read('decode_step.bias_hh').values,
+                            read('fc.bias').values]))
+        self._first_state = product(read('init_h.weight'), read('init_h.bias').values)
+        # Its bias moves all scores alike, and softmax does not see it.
+        self._full_att = read('full_att.weight').dequantized()[0].copy()
+
+    def start(self, cells: np.ndarray) -> State:
+        """Return the first state for (L, C) cells."""
+        hidden = self._first_state(cells.mean(axis=0, keepdims=True))
+        projected = self._from_cells(cells)
+        return State(
+            hidden, self._from_state(hidden), np.ascontiguousarray(projected[:, :self._a]),
+            np.ascontiguousarray(projected[:, self._a:]))
+
+    def step(self, words: np.ndarray, state: State):
+        """Return logits (K, V), the new state and the attention (K, L) after reading (K,) words."""
+        h, a = self._h, self._a
+        projected = state.projected
+        scores = state.cell_scores + projected[:, None, :a]
+        np.maximum(scores, 0, out=scores)
+        attention = scores @ self._full_att
+        attention -= attention.max(axis=1, keepdims=True)
+        np.exp(attention, out=attention)
+        attention /= attention.sum(axis=1, keepdims=True)
+
+        inputs = attention @ state.cell_gates
+        for row, word in enumerate(words):
+            inputs[row] += self._word(int(word))
+        # Both sigmoids in one: 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2.
+        gates = inputs[:, :2 * h]
+        gates += projected[:, a:a + 2 * h]
+        gates *= 0.5
+        np.tanh(gates, out=gates)
+        gates += 1
+        gates *= 0.5
+        new = gates[:, :h] * projected[:, a + 2 * h:a + 3 * h]
+        new += inputs[:, 2 * h:]
+        np.tanh(new, out=new)
+        hidden = state.hidden - new
+        hidden *= gates[:, h:]
+        hidden += new
+        projected = self._from_state(hidden)
+        return (
+            projected[:, a + 3 * h:], state._replace(hidden=hidden, projected=projected),
+            attention)
+
+    def select(self, state: State, rows: np.ndarray) -> State:
+        """Return the state whose beams are these rows of this one."""
+        return state._replace(hidden=state.hidden[rows], projected=state.projected[rows])
+
+    def _word(self, word: int) -> np.ndarray:
+        """Return what a word says to the gates, (3H,)."""
+        known = self._words.get(word)
+        if known is None:
+            if len(self._words) >= CACHED_WORDS:
+                self._words.clear()
+            values = self._embedding.rows(np.array([word])).dequantized()[0]
+            # int8 times float32, without a float32 copy of the weight.
+            known = np.einsum('ij,j->i', self._from_word.values, values)
+            if self._from_word.scale is not None:
+                known *= self._from_word.scale
+            known += self._word_bias
+            self._words[word] = known
+        return known

@@ -1,0 +1,185 @@
+"""The parameters of the captioner node: one table, from which they are declared and checked."""
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from rcl_interfaces.msg import (
+    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from .models.search import MAX_BEAM_SIZE, MAX_LENGTH
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One parameter; `live` ones can change at any time, others only while unconfigured."""
+
+    name: str
+    default: Any
+    description: str
+    range: Optional[Tuple[float, float]] = None
+    choices: Tuple[str, ...] = ()
+    live: bool = False
+
+
+PARAMETERS = (
+    ParameterSpec('model', 'mobilenet', 'Model to load: the full one (torch) or the simple one.',
+                  choices=('mobilenet', 'simple')),
+    ParameterSpec('fallback', 'simple',
+                  'What takes over on lack of memory, a missing library, a crash or a hang: the '
+                  'simple model, or none, and configure fails.', choices=('simple', 'none')),
+    ParameterSpec('checkpoint', '', 'Path of a packed file or a .pth; empty: the shipped one.'),
+    ParameterSpec('checkpoint_sha256', '',
+                  'SHA-256 the checkpoint must have, in hexadecimal; empty: any.'),
+    ParameterSpec('quantize', 'int8',
+                  'Weights of the full model; without an int8 engine in torch: a warning and none.',
+                  choices=('int8', 'none')),
+    ParameterSpec('device', 'cpu', 'Where the full model runs.', choices=('cpu', 'cuda', 'auto')),
+    ParameterSpec('min_available_memory_mb', 800.0,
+                  'Memory that must be available before anything of the full model is imported, '
+                  'in MB.', (0.0, 1048576.0), live=True),
+    ParameterSpec('reserve_memory_mb', 150.0,
+                  'Memory that must stay available after each stage, in MB; below it at run time '
+                  'the full model gives way to the simple one.', (0.0, 1048576.0), live=True),
+    ParameterSpec('configure_timeout_s', 120.0,
+                  'Loading that takes longer counts as a crash, in seconds.', (1.0, 3600.0),
+                  live=True),
+    ParameterSpec('inference_timeout_s', 10.0,
+                  'A caption that takes longer counts as a crash, in seconds.', (0.1, 3600.0),
+                  live=True),
+    ParameterSpec('recover', True,
+                  'Try the model again, with growing delays, after it was replaced or lost.',
+                  live=True),
+    ParameterSpec('num_threads', 0, 'Threads of the model; 0: all cores.', (0, 1024)),
+    ParameterSpec('mode', 'continuous',
+                  'Caption frames as they come, or only when ~/caption_now is called.',
+                  choices=('continuous', 'on_demand'), live=True),
+    ParameterSpec('max_rate_hz', 2.0,
+                  'Captions per second of each camera, at most; 0: as fast as the model.',
+                  (0.0, 1000.0), live=True),
+    ParameterSpec('beam_size', 3, 'Beams of the search; 1: greedy.', (1, MAX_BEAM_SIZE),
+                  live=True),
+    ParameterSpec('max_length', 20, 'Longest caption, in words.', (1, MAX_LENGTH), live=True),
+    ParameterSpec('max_frame_age_s', 0.0,
+                  'Frames whose stamp is older than this are dropped, in seconds; 0: none are. '
+                  'Needs clocks that agree.', (0.0, 3600.0), live=True),
+    ParameterSpec('publish_unchanged', True,
+                  'Publish ~/caption again when the sentence is the same as before.', live=True),
+    ParameterSpec('publish_image', False,
+                  'Publish ~/image_captioned while somebody subscribes to it.', live=True),
+    ParameterSpec('draw_attention', False,
+                  'Show in ~/image_captioned where the words looked.', live=True),
+    ParameterSpec('image_topics', ['image_raw'], 'Topics of the cameras; can be remapped.'),
+    ParameterSpec('camera_names', [''],
+                  'Names for the topics of several cameras, in the same order; empty: from the '
+                  "topics' namespaces."),
+    ParameterSpec('image_transport', 'raw',
+                  'raw: Image on the topic; compressed: CompressedImage on <topic>/compressed.',
+                  choices=('raw', 'compressed')),
+    ParameterSpec('image_reliability', 'best_effort',
+                  'QoS reliability of the image subscriptions; best_effort matches every camera.',
+                  choices=('best_effort', 'reliable')),
+    ParameterSpec('bond', 'auto',
+                  'Bond with a lifecycle manager while active: auto where bondpy is installed.',
+                  choices=('auto', 'on', 'off')),
+)
+SPECS: Dict[str, ParameterSpec] = {spec.name: spec for spec in PARAMETERS}
+
+
+class ParameterError(ValueError):
+    """A parameter that was set to something absurd at start; the message says what to do."""
+
+
+def describe(spec: ParameterSpec) -> ParameterDescriptor:
+    """Return the descriptor of a parameter, as `ros2 param describe` shows it."""
+    descriptor = ParameterDescriptor(name=spec.name, description=spec.description)
+    if spec.choices:
+        descriptor.additional_constraints = 'one of: ' + ', '.join(spec.choices)
+    if not spec.live:
+        note = 'changes only while the node is unconfigured'
+        descriptor.additional_constraints = '; '.join(
+            filter(None, (descriptor.additional_constraints, note)))
+    if spec.range:
+        low, high = spec.range
+        if isinstance(spec.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
+    return descriptor
+
+
+def declare_parameters(node: Node) -> None:
+    """
+    Declare all parameters.
+
+    :raises ParameterError: for a value from a file or the command line that cannot be.
+    """
+    for spec in PARAMETERS:
+        try:
+            node.declare_parameter(spec.name, spec.default, describe(spec))
+        except InvalidParameterTypeException as error:
+            # `max_rate_hz: 2` in a file is a whole number, and plainly means 2.0.
+            given = node._parameter_overrides[spec.name].value
+            if not isinstance(spec.default, float) or type(given) is not int:
+                raise ParameterError(
+                    f'parameter {spec.name}: {given!r} is not of the type of its default, '
+                    f'{spec.default!r}') from error
+            node.declare_parameter(spec.name, spec.default, describe(spec), ignore_override=True)
+            result, = node.set_parameters([Parameter(spec.name, value=float(given))])
+            if not result.successful:
+                raise ParameterError(f'parameter {spec.name}: {result.reason}') from error
+        except InvalidParameterValueException as error:
+            raise ParameterError(f'parameter {spec.name}: {error}') from error
+        text = check(node.get_parameter(spec.name))
+        if text:
+            raise ParameterError(text)
+
+
+def check(parameter: Parameter) -> str:
+    """Return what is wrong with a value, '' if nothing is."""
+    spec = SPECS.get(parameter.name)
+    if spec is None:
+        return ''
+    value = parameter.value
+    if spec.choices and value not in spec.choices:
+        return f'parameter {spec.name}: {value!r} is none of {", ".join(spec.choices)}'
+    if isinstance(spec.default, float) and not spec.range[0] <= value <= spec.range[1]:
+        return f'parameter {spec.name}: {value} is not within {spec.range}'
+    if spec.name == 'checkpoint_sha256' and value and (
+            len(value) != 64 or set(value.lower()) - set('0123456789abcdef')):
+        return 'parameter checkpoint_sha256: expected 64 hexadecimal digits'
+    if spec.name == 'image_topics' and (
+            not value or len(set(value)) != len(value) or not all(value)):
+        return 'parameter image_topics: expected one topic or more, each once'
+    return ''
+
+
+def on_set_parameters(
+        is_unconfigured: Callable[[], bool],
+        apply: Callable[[Dict[str, Any]], None]) -> Callable[[List[Parameter]], Any]:
+    """
+    Return a callback for `add_on_set_parameters_callback`.
+
+    :param apply: called with the live parameters that change.
+    """
+    def callback(parameters: List[Parameter]) -> SetParametersResult:
+        # An exception here would end spin.
+        try:
+            for parameter in parameters:
+                text = check(parameter)
+                spec = SPECS.get(parameter.name)
+                if not text and spec and not spec.live and not is_unconfigured():
+                    text = (
+                        f'parameter {parameter.name} decides what on_configure loads: clean up '
+                        'first, then set it')
+                if text:
+                    return SetParametersResult(successful=False, reason=text)
+            apply({p.name: p.value for p in parameters if p.name in SPECS})
+            return SetParametersResult(successful=True)
+        except Exception as error:
+            return SetParametersResult(
+                successful=False, reason=f'{type(error).__name__}: {error}')
+    return callback
