@@ -1,0 +1,1 @@
+"""Captioning recorded bags: reading them, running the captioner, reporting and comparing."""

@@ -1,0 +1,62 @@
+"""
+The captions of a replay: one JSON object a line, the same bytes from every run.
+
+A line is written whole as soon as its caption is there, so that whatever ends a replay leaves a
+file that can be read and gone on with. Times of computing are kept elsewhere (`timings.csv`).
+"""
+
+import json
+import mmap
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Iterator
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """One caption of one frame."""
+
+    bag_time: int  # when the frame was recorded, ns
+    stamp: int  # header.stamp, ns
+    topic: str
+    frame_id: str
+    caption: str
+    score: float
+    model: str
+
+
+_FIELDS = fields(CaptionRecord)
+
+
+def write_record(file, record: CaptionRecord) -> None:
+    """Append a record to an open text file and hand it to the system."""
+    file.write(json.dumps(asdict(record), ensure_ascii=False) + '\n')
+    file.flush()
+
+
+def read_records(path: Path) -> Iterator[CaptionRecord]:
+    """
+    Yield the records of a captions.jsonl.
+
+    :raises ValueError: for a line that is none; names the line.
+    """
+    with path.open(encoding='utf-8') as file:
+        for number, line in enumerate(file, 1):
+            try:
+                values = json.loads(line)
+                record = CaptionRecord(**{f.name: f.type(values[f.name]) for f in _FIELDS})
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f'{path}, line {number}, is not a caption record: {error!r}') from error
+            yield record
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut what follows a file's last line end, as left by a process killed while writing."""
+    if not path.exists():
+        return
+    with path.open('rb+') as file:
+        if path.stat().st_size:  # an empty file cannot be mapped
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                end = content.rfind(b'\n') + 1
+            file.truncate(end)

@@ -1,0 +1,78 @@
+"""Small line charts over time as SVG paths, of a size that does not grow with the data."""
+
+import math
+from typing import Dict, List, NamedTuple
+
+import numpy as np
+
+POINTS = 240  # at most, along the time axis
+WIDTH, HEIGHT = 1000, 100  # of the SVG's own coordinates; the page stretches them
+
+
+class Chart(NamedTuple):
+    """What the page's template draws."""
+
+    title: str
+    lines: Dict[str, str]  # name -> SVG path
+    bands: Dict[str, str]  # name -> SVG path of the area between lowest and highest
+    y_labels: List[str]  # from the top down
+    x_labels: List[str]
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as 1:02.5 or 1:01:02.5."""
+    minutes, seconds = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    head = f'{hours}:{minutes:02}' if hours else f'{minutes}'
+    return f'{head}:{seconds:04.1f}'
+
+
+def time_labels(duration: float) -> List[str]:
+    """Return the labels of a time axis from 0 to `duration`, s."""
+    return [clock(duration * part / 4) for part in range(5)]
+
+
+def line_chart(
+        title: str, times: np.ndarray, series: Dict[str, np.ndarray], duration: float,
+        banded: bool = False) -> Chart:
+    """
+    Return a chart of one or more series over the same times.
+
+    :param times: (N,) in s, 0 to `duration`; N > 0.
+    :param series: name -> (N,) values, none negative.
+    :param banded: show the median of each stretch of time, and from lowest to highest as a band;
+        otherwise its highest.
+    """
+    column = np.minimum((times / max(duration, 1e-9) * POINTS).astype(int), POINTS - 1)
+    order = np.argsort(column, kind='stable')
+    columns, firsts = np.unique(column[order], return_index=True)
+    x = (columns + 0.5) / POINTS * WIDTH
+    top = nice_ceiling(max(float(values.max()) for values in series.values()))
+    lines, bands = {}, {}
+    for name, values in series.items():
+        y = HEIGHT - values[order] / top * HEIGHT
+        highest = np.minimum.reduceat(y, firsts)  # y grows downwards
+        if banded:
+            lowest = np.maximum.reduceat(y, firsts)
+            middle = np.array([np.median(part) for part in np.split(y, firsts[1:])])
+            bands[name] = _path(
+                np.concatenate([x, x[::-1]]), np.concatenate([highest, lowest[::-1]])) + 'Z'
+            lines[name] = _path(x, middle)
+        else:
+            lines[name] = _path(x, highest)
+    return Chart(title, lines, bands, [f'{top * part / 2:g}' for part in (2, 1, 0)],
+                 time_labels(duration))
+
+
+def nice_ceiling(value: float) -> float:
+    """Return the next 1, 2 or 5 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if value <= step * power * (1 + 1e-9))
+
+
+def _path(x: np.ndarray, y: np.ndarray) -> str:
+    if len(x) == 1:  # a single point is drawn as a short line
+        x, y = np.array([x[0] - 2, x[0] + 2]), np.repeat(y, 2)
+    return 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in zip(x, y))

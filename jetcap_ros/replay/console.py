@@ -1,0 +1,75 @@
+"""What a replay shows on the terminal, and how it is stopped from there."""
+
+import signal
+import sys
+import threading
+from typing import Any, Dict, Optional
+
+from tqdm import tqdm
+
+from .bag import Bag
+from .runner import Observer
+
+
+class Interruption:
+    """
+    Turns the first Ctrl-C or SIGTERM into an event, so that everything is written before the end.
+
+    While `immediate` is set, and at the second time, it is the usual KeyboardInterrupt.
+    """
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.immediate = False
+        self._previous: Dict[int, Any] = {}
+
+    def __enter__(self) -> 'Interruption':
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        again = self.event.is_set()
+        self.event.set()
+        if self.immediate or again:
+            raise KeyboardInterrupt
+
+
+class BagProgress(Observer):
+    """Shows in a bar how far the replay of one bag is, in the bag's time; a context manager."""
+
+    def __init__(self, name: str, stopping: threading.Event) -> None:
+        self._stopping = stopping
+        self._start: Optional[int] = None
+        self._bar = tqdm(desc=name, bar_format='{desc}: {n:.1f} s of the bag [{elapsed}]')
+
+    def __enter__(self) -> 'BagProgress':
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._bar.close()
+
+    def opened(self, bag: Bag) -> None:
+        """Start the bar; the time left counts from here, not from the loading of the model."""
+        self._start = bag.start
+        if bag.start is not None and bag.end is not None:
+            self._bar.bar_format = (
+                '{l_bar}{bar}| {n:.1f}/{total:.1f} s of the bag [{elapsed}<{remaining}]')
+            self._bar.reset(total=(bag.end - bag.start) / 1e9)
+
+    def advanced(self, bag_time: int) -> None:
+        """Move the bar."""
+        self._start = bag_time if self._start is None else self._start
+        self._bar.update((bag_time - self._start) / 1e9 - self._bar.n)
+
+    def notice(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(f'jetcap replay: {text}', file=sys.stderr)
+
+    def stopped(self) -> bool:
+        """Return whether somebody has asked for the end."""
+        return self._stopping.is_set()

@@ -1,0 +1,201 @@
+"""
+Captioning many bags: a pool of processes, each with one model.
+
+The same jobs run on this machine's cores or, through any `concurrent.futures.Executor` that
+spans machines, on a cluster: a job is picklable, needs nothing but the file system that holds the
+bags and the output, and goes on from what an earlier attempt has left.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from concurrent.futures import as_completed, CancelledError, Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Tuple
+
+from .runner import Observer, replay_bag, ReplayError, ReplayResult, ReplaySettings
+from ..captioner import Captioner, CaptionerError, CaptionerSettings
+from ..html import render_page
+from ..memory_utils import available_memory_mb
+
+# Of a process that reads bags; and of the simple model's, full model's is in its settings.
+READER_MB, SIMPLE_MODEL_MB = 150, 150
+# On a machine that is busy with other bags a caption takes its time.
+CAPTION_TIMEOUT_S = 120.0
+
+_TEMPLATE = Path(__file__).with_name('index.html')
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bag to be captioned."""
+
+    name: str
+    bag: Path
+    out: Path
+    settings: ReplaySettings
+    num_threads: int = 0
+
+
+Results = Iterator[Tuple[Job, ReplayResult]]
+
+
+class _PoolObserver(Observer):
+    """Ends a job when the pool is told to stop."""
+
+    def stopped(self) -> bool:
+        """Return whether the pool has been told to stop."""
+        return _stop is not None and _stop.is_set()
+
+
+_stop = None  # the event shared by a pool's processes, None outside a pool
+_lock = threading.Lock()
+_captioner: Optional[Tuple[ReplaySettings, Captioner]] = None  # of this process
+
+
+def make_captioner(settings: ReplaySettings, num_threads: int, log=None) -> Captioner:
+    """
+    Return a configured Captioner.
+
+    :raises CaptionerError: if its model cannot be loaded.
+    """
+    captioner = Captioner(CaptionerSettings(
+        **settings.captioner, num_threads=num_threads, inference_timeout_s=CAPTION_TIMEOUT_S),
+        log=log)
+    try:
+        captioner.configure()
+    except BaseException:
+        captioner.close()
+        raise
+    return captioner
+
+
+def run_job(job: Job) -> ReplayResult:
+    """Caption one bag with this process's model."""
+    global _captioner
+
+    def get_captioner() -> Captioner:
+        global _captioner
+        with _lock:
+            if _captioner is None or _captioner[0] != job.settings:
+                if _captioner is not None:
+                    _captioner[1].close()
+                _captioner = (job.settings, make_captioner(job.settings, job.num_threads))
+            return _captioner[1]
+
+    try:
+        return replay_bag(job.bag, job.out, job.settings, get_captioner, _PoolObserver())
+    except CaptionerError:
+        with _lock:  # the next bag shall have another chance
+            if _captioner is not None:
+                _captioner[1].close()
+                _captioner = None
+        raise
+
+
+def process_count(settings: ReplaySettings, wanted: int) -> int:
+    """Return how many of the wanted processes the cores and the available memory allow."""
+    defaults = CaptionerSettings()
+    simple = settings.captioner.get('model') == 'simple'
+    need_mb = READER_MB + (SIMPLE_MODEL_MB if simple else defaults.min_available_memory_mb)
+    fitting = int((available_memory_mb() - defaults.reserve_memory_mb) / need_mb)
+    return max(1, min(wanted, cores(), fitting))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class Pool:
+    """Runs jobs on this machine's cores; a context manager."""
+
+    def __init__(self, processes: int) -> None:
+        context = multiprocessing.get_context('spawn')  # a fork would copy threads' locks
+        self.description = f'{processes} at once'
+        self._stop = context.Event()
+        self._executor = ProcessPoolExecutor(
+            processes, context, initializer=_start_pool_process, initargs=(self._stop,))
+
+    def __enter__(self) -> 'Pool':
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._stop.set()
+        self._executor.shutdown()
+
+    def run(self, jobs: List[Job], stopping: threading.Event) -> Results:
+        """Yield each job with its result as it ends; see `run_jobs`."""
+        threading.Thread(target=lambda: stopping.wait() and self._stop.set(), daemon=True).start()
+        return run_jobs(jobs, self._executor, stopping)
+
+
+class Cluster:
+    """Runs jobs on a Dask cluster that sees the same files; a context manager."""
+
+    def __init__(self, address: str) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise ReplayError(
+                "a cluster needs Dask: pip install 'jetcap_ros[fleet]'") from error
+        try:
+            self._client = distributed.Client(address, timeout=10)
+        except OSError as error:
+            raise ReplayError(f'there is no Dask scheduler at {address}: {error}') from error
+        self.description = f'{len(self._client.scheduler_info()["workers"])} workers'
+
+    def __enter__(self) -> 'Cluster':
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._client.close()
+
+    def run(self, jobs: List[Job], stopping: threading.Event) -> Results:
+        """Yield each job with its result as it ends; see `run_jobs`."""
+        # A job whose machine went down is tried on another, and goes on from what was written.
+        return run_jobs(jobs, self._client.get_executor(pure=False, retries=2), stopping)
+
+
+def run_jobs(jobs: List[Job], executor: Executor, stopping: threading.Event) -> Results:
+    """
+    Yield each job with its result as it ends; what went wrong is among the result's problems.
+
+    :param stopping: once set, jobs that have not begun are left out.
+    """
+    futures = {executor.submit(run_job, job): job for job in jobs}
+    for future in as_completed(futures):
+        if stopping.is_set():
+            for waiting in futures:
+                waiting.cancel()
+        job = futures[future]
+        try:
+            yield job, future.result()
+        except CancelledError:
+            continue
+        except Exception as error:  # whatever ended one bag's process must not end the others
+            text = str(error) or type(error).__name__
+            yield job, ReplayResult(job.bag.name, None, False, problems=[text])
+
+
+def write_index(out: Path, results: Dict[str, ReplayResult]) -> None:
+    """Write index.html, a table of the bags with links to their reports."""
+    page = render_page(
+        'Captions of bags', _TEMPLATE.read_text(encoding='utf-8'), results=results,
+        captions=sum(result.captions for result in results.values()))
+    (out / 'index.html').write_text(page, encoding='utf-8')
+
+
+def _start_pool_process(stop) -> None:
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
+
+    def end_with_parent() -> None:
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,0 +1,156 @@
+"""
+The folder a replay writes, and from which it can go on.
+
+    captions.jsonl   the captions, repeatable byte for byte
+    skipped.jsonl    the frames that could not be decoded, and why
+    timings.csv      what each caption cost
+    thumbnails/      pictures for the report
+    replay.json      how it was run and how it ended
+    report.html      the report
+Every line is handed to the system as it is written, so the folder is whole at any moment.
+"""
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterator, NamedTuple
+
+import numpy as np
+
+from .captions import CaptionRecord, drop_partial_line, read_records, write_record
+from ..html import thumbnail
+
+# For each topic; a report stays small enough to be opened and sent.
+MAX_THUMBNAILS = 120
+
+
+class Timing(NamedTuple):
+    """What one caption cost."""
+
+    bag_time: int  # of its frame, ns
+    latency_ms: float  # of the call, with the way to the model's process and back
+    model_ms: float  # in the model's process
+    memory_mb: float  # resident, of the replay
+    model_memory_mb: float  # resident, of the model's process
+
+
+@dataclass
+class TopicState:
+    """How far one topic has come."""
+
+    last_time: int = -1  # bag time of the last frame that was captioned or skipped, ns
+    last_captioned: int = -1
+    caption: str = ''
+    captions: int = 0
+    changes: int = 0  # captions that differ from the one before, the first among them
+    skipped: int = 0
+
+
+@dataclass
+class ReplayFolder:
+    """An open folder; a context manager."""
+
+    path: Path
+    topics: Dict[str, TopicState] = field(default_factory=dict)
+
+    def __enter__(self) -> 'ReplayFolder':
+        """Make the folder, or take up the state of the replay it holds."""
+        (self.path / 'thumbnails').mkdir(parents=True, exist_ok=True)
+        for name in ('captions.jsonl', 'skipped.jsonl', 'timings.csv'):
+            drop_partial_line(self.path / name)
+        for record in self.records():
+            self._count(record)
+        for topic, bag_time in self._read_skipped():
+            state = self.state(topic)
+            state.skipped += 1
+            state.last_time = max(state.last_time, bag_time)
+        self._captions = (self.path / 'captions.jsonl').open('a', encoding='utf-8')
+        self._skipped = (self.path / 'skipped.jsonl').open('a', encoding='utf-8')
+        self._timings = (self.path / 'timings.csv').open('a', encoding='utf-8', buffering=1)
+        if not self._timings.tell():
+            csv.writer(self._timings).writerow(Timing._fields)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        """Close the files."""
+        for file in (self._captions, self._skipped, self._timings):
+            file.close()
+
+    def state(self, topic: str) -> TopicState:
+        """Return the state of a topic, new if it has none."""
+        return self.topics.setdefault(topic, TopicState())
+
+    def add(self, record: CaptionRecord, timing: Timing, image: np.ndarray) -> None:
+        """Write a caption, and keep a thumbnail if it says something new."""
+        changed = self._count(record)
+        write_record(self._captions, record)
+        csv.writer(self._timings).writerow(
+            [timing.bag_time, *(f'{value:.2f}' for value in timing[1:])])
+        if changed:
+            self._keep_thumbnail(record, image)
+
+    def skip(self, bag_time: int, topic: str, reason: str) -> None:
+        """Note a frame that could not be decoded."""
+        state = self.state(topic)
+        state.skipped += 1
+        state.last_time = bag_time
+        line = {'bag_time': bag_time, 'topic': topic, 'reason': reason}
+        self._skipped.write(json.dumps(line, ensure_ascii=False) + '\n')
+        self._skipped.flush()
+
+    def records(self) -> Iterator[CaptionRecord]:
+        """Yield the captions written so far."""
+        path = self.path / 'captions.jsonl'
+        return read_records(path) if path.exists() else iter(())
+
+    def thumbnail_path(self, topic: str, change: int) -> Path:
+        """Return where the picture of a topic's nth change of caption is, if it is kept."""
+        return self.path / 'thumbnails' / f'{topic.strip("/").replace("/", "-")}-{change:06}.jpg'
+
+    def read_summary(self) -> Dict[str, Any]:
+        """Return replay.json, empty if there is none."""
+        path = self.path / 'replay.json'
+        return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+
+    def write_summary(self, summary: Dict[str, Any]) -> None:
+        """Write replay.json, whole or not at all."""
+        partial = self.path / 'replay.json.partial'
+        partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        partial.replace(self.path / 'replay.json')
+
+    def _count(self, record: CaptionRecord) -> bool:
+        """Take a record into its topic's state and return whether the caption changed."""
+        state = self.state(record.topic)
+        state.last_time = state.last_captioned = record.bag_time
+        state.captions += 1
+        changed = state.captions == 1 or record.caption != state.caption
+        state.changes += changed
+        state.caption = record.caption
+        return changed
+
+    def _read_skipped(self) -> Iterator:
+        path = self.path / 'skipped.jsonl'
+        if path.exists():
+            with path.open(encoding='utf-8') as file:
+                for line in file:
+                    values = json.loads(line)
+                    yield values['topic'], values['bag_time']
+
+    def _keep_thumbnail(self, record: CaptionRecord, image: np.ndarray) -> None:
+        """Keep every change's picture, later every second, every fourth..., evenly over time."""
+        change = self.state(record.topic).changes - 1
+        stride = thumbnail_stride(change)
+        if stride > thumbnail_stride(change - 1):
+            for old in range(stride // 2, change, stride):
+                self.thumbnail_path(record.topic, old).unlink(missing_ok=True)
+        if change % stride == 0:
+            self.thumbnail_path(record.topic, change).write_bytes(thumbnail(image))
+
+
+def thumbnail_stride(last_change: int) -> int:
+    """Return of every how many changes the picture is kept, once there are that many, from 0."""
+    stride = 1
+    while last_change // stride >= MAX_THUMBNAILS:
+        stride *= 2
+    return stride
