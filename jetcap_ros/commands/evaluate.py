@@ -1,0 +1,46 @@
+"""
+Score the captions of a checkpoint against those of people.
+
+BLEU-1 to 4, METEOR, ROUGE-L and CIDEr x 100, by pycocoevalcap, for each source of the pictures
+(METEOR and the PTB tokenizer need Java). With --out: the scores as JSON, the captions as JSON
+lines and a page with the best, the worst and random pictures.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `jetcap evaluate`."""
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='.pth or packed file')
+    parser.add_argument('captions', metavar='CAPTIONS', help='file of captions, as for train')
+    parser.add_argument('images', metavar='IMAGES', help='folder of pictures')
+    parser.add_argument('--model', choices=('mobilenet', 'simple'), default='mobilenet')
+    parser.add_argument('--beam', type=int, default=3, help='beam size (default: 3)')
+    parser.add_argument('--max-length', type=int, default=20, help='in words (default: 20)')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='val')
+    parser.add_argument('--limit', type=int, default=0, metavar='N',
+                        help='only the first N pictures')
+    parser.add_argument('--quantize', choices=('int8', 'none'), default='int8')
+    parser.add_argument('--length-penalty', type=float,
+                        help="exponent of the length, instead of the checkpoint's")
+    parser.add_argument('--block-ngram', type=int,
+                        help="no run of so many words twice, instead of the checkpoint's")
+    parser.add_argument('--calibrate', action='store_true',
+                        help='fit the score to these pictures, and store it with the options of '
+                             'the search in CHECKPOINT (.pth)')
+    parser.add_argument('--device', choices=('cpu', 'cuda', 'auto'), default='cpu')
+    parser.add_argument('--threads', type=int, default=0, help='of the processor (0: all)')
+    parser.add_argument('--out', metavar='DIR', help='folder for results')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print a table."""
+    from ..cli import UserError
+    from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
+    for name, value, most in (
+            ('--beam', args.beam, MAX_BEAM_SIZE), ('--max-length', args.max_length, MAX_LENGTH)):
+        if not 1 <= value <= most:
+            raise UserError(f'{name} {value}: expected 1 to {most}')
+    from ..training.evaluation import evaluate
+    print('\n\n'.join(evaluate(args)))
+    return 0

@@ -1,0 +1,45 @@
+"""
+Train a captioner on captioned pictures.
+
+CAPTIONS is a JSON lines file (file, split, captions), Flickr8k's captions.txt or a COCO json;
+IMAGES is the folder its file names are relative to. Stages, in the order of the configuration:
+`frozen` (the encoder stays as it is), `fine-tune` (its late blocks learn too), `self-critical`
+(the decoder learns to score high in CIDEr-D). Ended at any time, a run goes on where it was when
+the same command is given again.
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `jetcap train`."""
+    parser.add_argument('captions', metavar='CAPTIONS', help='file of captions')
+    parser.add_argument('images', metavar='IMAGES', help='folder of pictures')
+    parser.add_argument('--out', required=True, metavar='DIR',
+                        help='folder for checkpoints, log.csv and curves.png')
+    parser.add_argument('--config', metavar='FILE', help='YAML file of settings')
+    parser.add_argument('--stages', metavar='NAMES',
+                        help='comma-separated: only these stages, default settings for new ones')
+    parser.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                        help='a setting (encoder=mobilenet_v2) or one of a stage '
+                             '(frozen.epochs=5); may be repeated')
+    parser.add_argument('--encoder-weights', metavar='FILE',
+                        help="torchvision's weights of the encoder; without it torchvision "
+                             "downloads them; 'none': random ones")
+    parser.add_argument('--init', metavar='FILE.pth',
+                        help='start from this checkpoint, with its vocabulary')
+    parser.add_argument('--glove', metavar='FILE', help='word vectors to start from, as text')
+    parser.add_argument('--cache', metavar='DIR',
+                        help='folder for features of frozen blocks (default: OUT/cache; may be '
+                             'deleted afterwards)')
+    parser.add_argument('--device', default='cpu', help='cpu or cuda (default: cpu)')
+    parser.add_argument('--threads', type=int, default=0, help='of the processor (0: all)')
+    parser.add_argument('--save-every', type=float, default=60.0, metavar='SECONDS',
+                        help='how much is lost at most when killed (default: 60)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print the path of the trained checkpoint."""
+    from ..training.run import train
+    print(train(args))
+    return 0

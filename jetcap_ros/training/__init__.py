@@ -1,0 +1,1 @@
+"""Training and scoring of captioning models; nothing here is needed on the robot."""

@@ -1,0 +1,33 @@
+"""Write checkpoints as training makes them: a torch dict, read again with weights_only."""
+
+import os
+from typing import Any, Dict, Mapping
+
+import torch
+
+from ..models.mobilenet import MobileNetCaptioningModel
+from ..models.vocabulary import Vocabulary
+
+
+def save_atomically(contents: Mapping[str, Any], path: str) -> None:
+    """Write a file that is there as a whole or not at all, whenever the process is killed."""
+    torch.save(dict(contents), path + '.new')
+    os.replace(path + '.new', path)
+
+
+def checkpoint_contents(
+        model: MobileNetCaptioningModel, vocabulary: Vocabulary) -> Dict[str, Any]:
+    """Return a model as the dict of a `.pth` file."""
+    decoder = model.decoder
+    return {
+        'model_state_dict': {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in model.state_dict().items()},
+        'word_map': dict(vocabulary.word_map),
+        'rev_word_map': dict(enumerate(vocabulary.words)),
+        'vocab_size': len(vocabulary),
+        'encoder': model.encoder.architecture,
+        'embed_dim': decoder.embedding.embedding_dim,
+        'decoder_dim': decoder.init_h.out_features,
+        'attention_dim': decoder.encoder_att.out_features,
+    }

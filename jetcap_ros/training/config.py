@@ -1,0 +1,131 @@
+"""What a training run is made of: read from YAML, written beside its results."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+import yaml
+
+from ..cli import UserError
+from ..models.architectures import ENCODERS
+
+STAGES = ('frozen', 'fine-tune', 'self-critical')
+
+
+@dataclass
+class Stage:
+    """One stage of training; each goes on from the best weights of the stage before it."""
+
+    name: str
+    epochs: int = 10
+    batch_pictures: int = 32
+    views: int = 4  # of each picture: itself, mirrored, parts of it
+    learning_rate: float = 1e-3  # of the decoder; rises in warm-up, then falls as a cosine
+    final_rate: float = 0.02  # where the cosine ends, as a part of learning_rate
+    encoder_rate: float = 1e-4  # of the encoder's blocks
+    from_block: Optional[int] = None  # the first block that is trained; None: none is
+    warm_up: float = 0.05  # part of the steps
+    weight_decay: float = 0.01
+    dropout: float = 0.4
+    feature_dropout: float = 0.1
+    label_smoothing: float = 0.1
+    average: float = 0.999  # decay of the moving average of the weights, which is what is kept
+    samples: int = 5  # captions drawn a picture (self-critical)
+    bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
+
+
+STAGE_DEFAULTS: Dict[str, Dict[str, Any]] = {
+    'frozen': {'views': 2},
+    'fine-tune': {'learning_rate': 5e-4, 'from_block': 7},
+    'self-critical': {'learning_rate': 1e-4, 'label_smoothing': 0.0, 'dropout': 0.1},
+}
+
+
+@dataclass
+class TrainingConfig:
+    """A whole run."""
+
+    encoder: str = 'mobilenet_v2'
+    embed_dim: int = 256
+    decoder_dim: int = 512
+    attention_dim: int = 256
+    min_words: int = 3  # shorter captions are dropped
+    max_words: int = 20  # longer ones are cut
+    min_count: int = 5  # rarer words are <unk>
+    captions_per_picture: int = 5  # read at once; drawn again each epoch
+    seed: int = 1
+    bfloat16: bool = True  # matrix products in training; faster where the processor has it
+    stages: List[Stage] = field(default_factory=lambda: [make_stage('frozen')])
+
+
+def make_stage(name: str, settings: Optional[Mapping[str, Any]] = None) -> Stage:
+    """Return a stage by name with its defaults and these settings, or raise UserError."""
+    if name not in STAGES:
+        raise UserError(f'unknown stage {name!r}: stages are {", ".join(STAGES)}')
+    return _fill(Stage, {'name': name, **STAGE_DEFAULTS[name], **(settings or {})}, name)
+
+
+def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingConfig:
+    """
+    Return the configuration of a YAML file.
+
+    :param overrides: `name=value` or `stage.name=value`, which win.
+    :raises UserError: names what is unknown or of the wrong type.
+    """
+    document: Dict[str, Any] = {}
+    if path:
+        try:
+            with open(path, encoding='utf-8') as file:
+                document = yaml.safe_load(file) or {}
+        except OSError as error:
+            raise UserError(f'{path}: {error.strerror}') from None
+        except yaml.YAMLError as error:
+            raise UserError(f'{path}: not YAML ({error})') from None
+        if not isinstance(document, dict):
+            raise UserError(f'{path}: expected names and values')
+    stages = document.pop('stages', {'frozen': {}})
+    if not isinstance(stages, dict) or not stages:
+        raise UserError('stages: expected a map of stages to their settings')
+    stages = {name: dict(settings or {}) for name, settings in stages.items()}
+    for override in overrides:
+        name, equals, value = override.partition('=')
+        if not equals:
+            raise UserError(f'{override!r}: expected name=value or stage.name=value')
+        stage, dot, setting = name.partition('.')
+        if not dot:
+            document[name] = yaml.safe_load(value)
+        elif stage in stages:
+            stages[stage][setting] = yaml.safe_load(value)
+        else:
+            raise UserError(f'{override!r}: this run has no stage {stage!r}')
+    config = _fill(TrainingConfig, document, path or 'configuration')
+    config.stages = [make_stage(name, settings) for name, settings in stages.items()]
+    if config.encoder not in ENCODERS:
+        raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
+    return config
+
+
+def write_config(config: TrainingConfig, path: str) -> None:
+    """Write a configuration so that `read_config` gives it again."""
+    document = dataclasses.asdict(config)
+    document['stages'] = {stage.pop('name'): stage for stage in document['stages']}
+    with open(path, 'w', encoding='utf-8') as file:
+        yaml.safe_dump(document, file, sort_keys=False)
+
+
+def _fill(kind, values: Mapping[str, Any], where: str):
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for name, value in values.items():
+        if name not in known or name == 'stages':
+            names = ', '.join(n for n in known if n not in ('name', 'stages'))
+            raise UserError(f'{where}: unknown setting {name!r}; known are {names}')
+        declared = known[name].type
+        if value is None and declared == Optional[int]:
+            continue
+        expected = {float: (int, float), int: int, str: str, bool: bool, Optional[int]: int}
+        if not isinstance(value, expected[declared]) or (
+                isinstance(value, bool) and declared is not bool):
+            raise UserError(f'{where}: {name} is {value!r}, expected {declared.__name__}')
+        if not isinstance(value, str) and value < 0:
+            raise UserError(f'{where}: {name} is {value}, expected 0 or more')
+    return kind(**values)

@@ -1,0 +1,171 @@
+"""Caption the pictures of a split with the models of the robot, and score the captions."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Dict, List, Mapping, Optional, Sequence
+
+import torch
+from tqdm import tqdm
+
+from ..cli import UserError
+from ..lazy_loader import LazyModel
+from ..models.checkpoint import CheckpointError
+from .calibration import calibrate, plot_reliability
+from .checkpoint import save_atomically
+from .dataset import CaptionedPicture, check_images, read_captions
+from .features import read_image
+from .gallery import write_gallery
+from .metrics import METRICS, has_java, score, tokenize_all
+
+
+@dataclass
+class Result:
+    """A picture's caption."""
+
+    file: str
+    source: str
+    caption: str
+    log_probability: float  # mean of a token, in nats
+    score: float
+    references: List[str]
+    metrics: Optional[Dict[str, float]] = None  # x 100
+
+
+def load(args) -> LazyModel:
+    """Return the model that the arguments of `jetcap evaluate` ask for, loaded."""
+    lazy = LazyModel(
+        args.checkpoint, args.model, quantize=args.quantize, device=args.device,
+        num_threads=args.threads, reserve_memory_mb=0)
+    try:
+        model = lazy.model
+    except (CheckpointError, ImportError, MemoryError, RuntimeError) as error:
+        raise UserError(str(error)) from None
+    for name in ('length_penalty', 'block_ngram'):
+        value = getattr(args, name)
+        if value is not None:
+            model.search_options[name] = value
+    return lazy
+
+
+def caption_pictures(
+        model, pictures: Sequence[CaptionedPicture], images: str, beam: int,
+        max_length: int) -> List[Result]:
+    """Caption pictures one by one, as the robot does."""
+    results = []
+    for picture in tqdm(pictures, 'captions', unit='pictures', leave=False):
+        image = read_image(os.path.join(images, picture.file))
+        found = model.caption(image, beam, max_length)
+        results.append(Result(
+            picture.file, picture.source, found.text, found.log_probability, found.score,
+            picture.captions))
+    return results
+
+
+def score_by_source(results: Sequence[Result], java: bool) -> Dict[str, Dict[str, float]]:
+    """
+    Return the scores of each source, and of all if there are several, by name.
+
+    CIDEr weighs words by how rare they are in the set that is scored, so each set is scored for
+    itself. Each result gets its own figures, from the set of its source.
+    """
+    sources = list(dict.fromkeys(result.source for result in results))
+    tokens = tokenize_all([[result.caption] for result in results], java)
+    references = tokenize_all([result.references for result in results], java)
+    sets = {source or 'all': [i for i, r in enumerate(results) if r.source == source]
+            for source in sources}
+    if len(sources) > 1:
+        sets['all'] = list(range(len(results)))
+    table = {}
+    for name, members in sets.items():
+        scores = score(
+            [tokens[i][0] for i in members], [references[i] for i in members], java)
+        table[name] = {'pictures': len(members), **scores.total}
+        if name != 'all' or len(sets) == 1:
+            for row, i in enumerate(members):
+                results[i].metrics = {
+                    metric: round(values[row], 2) for metric, values in scores.each.items()}
+    return table
+
+
+def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
+    """Return scores as text: a row each metric, a column each set of pictures."""
+    names = list(table)
+    lines = [f'{"":10}' + ''.join(f'{name:>12}' for name in names),
+             f'{"pictures":10}' + ''.join(f'{table[name]["pictures"]:12d}' for name in names)]
+    for metric in METRICS:
+        if metric in table[names[0]]:
+            lines.append(f'{metric:10}' + ''.join(f'{table[n][metric]:12.2f}' for n in names))
+    return '\n'.join(lines)
+
+
+def evaluate(args) -> List[str]:
+    """Run `jetcap evaluate`; return what it says, as texts."""
+    if args.calibrate and args.checkpoint.endswith('.safetensors'):
+        raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')
+    pictures = [p for p in read_captions(args.captions) if p.split == args.split]
+    if args.limit:
+        pictures = pictures[:args.limit]
+    if not pictures:
+        raise UserError(f'{args.captions}: no picture is in the split {args.split!r}')
+    check_images(pictures, args.images)
+    texts = []
+    lazy = load(args)
+    results = caption_pictures(lazy.model, pictures, args.images, args.beam, args.max_length)
+    fitted = None
+    if args.calibrate:
+        fitted = calibrate(
+            [r.log_probability for r in results], [r.caption for r in results],
+            [r.references for r in results])
+        for result in results:
+            result.score = float(fitted.score(result.log_probability))
+        _store(args.checkpoint, fitted, lazy.model.search_options)
+        texts.append(
+            f'score = 1 / (1 + exp(-({fitted.slope:.4f} x + {fitted.intercept:.4f}))), x the mean '
+            f'log-probability\na caption is good from CIDEr-D {fitted.threshold:.1f} '
+            f'({100 * fitted.good:.1f} % are); calibration error {fitted.expected_error:.3f}, '
+            f'ranking {fitted.ranking:.3f}; stored in {args.checkpoint}')
+    java = has_java()
+    table = score_by_source(results, java)
+    texts.append(format_table(table))
+    if not java:
+        texts.append(
+            'No Java here: METEOR is left out, and the words are split plainly instead of by the '
+            'PTB tokenizer, so that the other scores differ a little. Install a Java runtime '
+            '(default-jre-headless) for all of them.')
+    if args.out:
+        settings = {
+            name: getattr(args, name)
+            for name in ('checkpoint', 'model', 'beam', 'max_length', 'split', 'quantize')}
+        settings['search'] = lazy.model.search_options
+        settings['tokenizer'] = 'PTB' if java else 'plain'
+        write_results(args.out, settings, table, results, args.images, fitted)
+        texts.append(f'written to {args.out}: scores.json, captions.jsonl, gallery.html'
+                     + (', reliability.png' if fitted else ''))
+    return texts
+
+
+def write_results(
+        out: str, settings: Mapping[str, object], table: Mapping[str, Mapping[str, float]],
+        results: Sequence[Result], images: str, calibration=None) -> None:
+    """Write scores, captions, gallery and, if there is a calibration, its plot."""
+    os.makedirs(out, exist_ok=True)
+    document = {'settings': settings, 'scores': table}
+    if calibration:
+        plot_reliability(calibration, os.path.join(out, 'reliability.png'))
+        document['calibration'] = asdict(calibration)
+    with open(os.path.join(out, 'scores.json'), 'w', encoding='utf-8') as file:
+        json.dump(document, file, indent=2)
+        file.write('\n')
+    with open(os.path.join(out, 'captions.jsonl'), 'w', encoding='utf-8') as file:
+        for result in results:
+            file.write(json.dumps(asdict(result), ensure_ascii=False) + '\n')
+    write_gallery(os.path.join(out, 'gallery.html'), settings, table, results, images)
+
+
+def _store(path: str, calibration, search: Mapping[str, float]) -> None:
+    contents = torch.load(path, map_location='cpu', weights_only=True)
+    contents['score_calibration'] = {
+        'slope': calibration.slope, 'intercept': calibration.intercept}
+    contents['search'] = dict(search)
+    save_atomically(contents, path)

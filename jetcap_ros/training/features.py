@@ -1,0 +1,139 @@
+"""
+Features of frozen encoder blocks, computed once and read from a memory-mapped file.
+
+Training reads each picture many times; the blocks that are not trained need to see it once. Half
+precision, one row a picture and view.
+"""
+
+import hashlib
+import os
+from typing import List, Sequence
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..cli import UserError
+from ..models.encoder import MobileNetEncoder
+from ..preprocessing import SIZE, normalize, squash
+
+# Views of a picture: even ones as it is, odd ones mirrored; from the third on a part of it.
+CROP_SIDE = (0.75, 0.95)
+BATCH = 32
+
+
+def read_image(path: str) -> np.ndarray:
+    """Return the picture of a file as (H, W, 3) uint8 RGB, or raise UserError."""
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f'{path}: missing, or not a picture that OpenCV can read')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
+    """
+    Return a view of a picture as the encoder's input, (1, 3, 224, 224) float32.
+
+    :param number: 0 is the whole picture, odd ones are mirrored, 2 and 3 show a part of it, 4 and
+        5 another one, and so on; which part follows from the name, the same in every run.
+    """
+    if number >= 2:
+        seed = hashlib.sha1(f'{name} {number // 2}'.encode('utf-8')).digest()[:8]
+        random = np.random.default_rng(int.from_bytes(seed, 'big'))
+        height, width = image.shape[:2]
+        side_y, side_x = random.uniform(*CROP_SIDE, 2)
+        y, x = random.uniform(0, 1 - side_y) * height, random.uniform(0, 1 - side_x) * width
+        image = image[int(y):int(y + side_y * height) + 1, int(x):int(x + side_x * width) + 1]
+    frame = squash(image)
+    return normalize(frame[:, ::-1] if number % 2 else frame)
+
+
+def run_blocks(encoder: MobileNetEncoder, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Run the blocks first..last - 1 of an encoder."""
+    for steps, residual in encoder._steps[first:last]:
+        y = x
+        for step in steps:
+            y = step(y)
+        x = x + y if residual else y
+    return x
+
+
+def cache_features(
+        folder: str, encoder: MobileNetEncoder, block: int, files: Sequence[str], images: str,
+        views: int, bfloat16: bool = False) -> np.ndarray:
+    """
+    Return what the first `block` blocks give, (views, pictures, C, H, W) float16, mapped.
+
+    The file in `folder` is called after the weights and pictures it was computed from, and is
+    used again for the same; an unfinished one is taken up where it ended.
+    """
+    device = next(encoder.parameters()).device
+    path = os.path.join(folder, _fingerprint(
+        encoder, block, files, views, bfloat16) + '.npy')
+    with torch.inference_mode():
+        blank = torch.zeros(1, 3, SIZE, SIZE, device=device)
+        shape = (views, len(files), *run_blocks(encoder, blank, 0, block).shape[1:])
+    done = _read_done(path)
+    if done < len(files):
+        if done:
+            array = np.lib.format.open_memmap(path, 'r+')
+        else:
+            _check_space(folder, int(np.prod(shape)) * 2)
+            array = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
+        _fill(array, encoder, block, files, images, done, path, bfloat16)
+    return np.load(path, mmap_mode='r')
+
+
+def _fill(
+        array: np.ndarray, encoder: MobileNetEncoder, block: int, files: Sequence[str],
+        images: str, done: int, path: str, bfloat16: bool) -> None:
+    device = next(encoder.parameters()).device
+    with torch.inference_mode(), tqdm(
+            total=len(files), initial=done, desc='features', unit='pictures') as bar:
+        for start in range(done, len(files), BATCH):
+            names = files[start:start + BATCH]
+            pictures = [read_image(os.path.join(images, name)) for name in names]
+            for number in range(len(array)):
+                batch = np.concatenate([view(p, number, n) for p, n in zip(pictures, names)])
+                x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                    x = run_blocks(encoder, x, 0, block)
+                array[number, start:start + len(names)] = x.float().cpu().numpy()
+            bar.update(len(names))
+            if start // BATCH % 32 == 31 or start + BATCH >= len(files):
+                array.flush()
+                with open(path + '.new', 'w') as file:
+                    file.write(str(start + len(names)))
+                os.replace(path + '.new', path + '.done')
+
+
+def _read_done(path: str) -> int:
+    try:
+        with open(path + '.done') as file:
+            return int(file.read())
+    except FileNotFoundError:
+        return 0
+
+
+def _check_space(folder: str, needed: int) -> None:
+    disk = os.statvfs(folder)
+    if needed > disk.f_bavail * disk.f_frsize:
+        raise UserError(
+            f'the features of the pictures need {needed / 1e9:.1f} GB in {folder}: free them, '
+            'choose another folder with --cache, or take fewer views')
+
+
+def _fingerprint(
+        encoder: MobileNetEncoder, block: int, files: Sequence[str], views: int,
+        bfloat16: bool) -> str:
+    digest = hashlib.sha1(f'{encoder.architecture} {block} {views} {bfloat16} {CROP_SIDE}'.encode())
+    for name in files:
+        digest.update(name.encode('utf-8') + b'\0')
+    parameters: List[torch.Tensor] = []
+    for steps, _ in encoder._steps[:block]:
+        for step in steps:
+            parameters += step.state_dict().values()
+    for parameter in parameters:
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

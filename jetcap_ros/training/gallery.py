@@ -1,0 +1,52 @@
+"""The gallery of an evaluation: the best, the worst and random pictures on one page."""
+
+import os
+import random
+from typing import Mapping, Sequence
+
+from ..html import data_uri, render_page, thumbnail
+from .features import read_image
+from .metrics import METRICS
+
+COUNT = 12  # pictures of each kind
+TEMPLATE = """
+<p class="lead">{{ settings.checkpoint }}, {{ settings.model }} model, beam {{ settings.beam }},
+split {{ settings.split }}; scores x 100, {{ settings.tokenizer }} tokens.</p>
+<div class="scroll"><table>
+<tr><th></th>{% for name in table %}<th>{{ name }}</th>{% endfor %}</tr>
+<tr><td>pictures</td>{% for row in table.values() %}<td>{{ row.pictures }}</td>{% endfor %}</tr>
+{% for metric in metrics %}
+<tr><td>{{ metric }}</td>
+{% for row in table.values() %}<td>{{ '%.1f' % row[metric] }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></div>
+{% for heading, pictures in parts %}
+<h2>{{ heading }}</h2>
+<div class="gallery">
+{% for picture, result in pictures %}
+<figure><img src="{{ picture }}" alt="{{ result.caption }}"><figcaption>{{ result.caption }}
+<small>CIDEr {{ '%.0f' % result.metrics['CIDEr'] }}, score {{ '%.2f' % result.score }}</small>
+<small>people: {{ result.references[:2] | join(' / ') }}</small></figcaption></figure>
+{% endfor %}
+</div>
+{% endfor %}
+"""
+
+
+def write_gallery(
+        path: str, settings: Mapping[str, object], table: Mapping[str, Mapping[str, float]],
+        results: Sequence, images: str) -> None:
+    """Write the page: best and worst by CIDEr, and a random choice that is always the same."""
+    ranked = sorted(results, key=lambda result: result.metrics['CIDEr'], reverse=True)
+    drawn = random.Random(0).sample(list(results), min(COUNT, len(results)))
+    parts = [
+        (heading, [(data_uri(thumbnail(read_image(os.path.join(images, r.file)))), r)
+                   for r in chosen])
+        for heading, chosen in (
+            ('Random', drawn), ('Best by CIDEr', ranked[:COUNT]),
+            ('Worst by CIDEr', ranked[::-1][:COUNT]))]
+    metrics = [metric for metric in METRICS if metric in next(iter(table.values()))]
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(render_page(
+            'Captions and their scores', TEMPLATE, settings=settings, table=table, parts=parts,
+            metrics=metrics))

@@ -1,0 +1,130 @@
+"""Set up a training run from the arguments of `jetcap train`."""
+
+import argparse
+import dataclasses
+import os
+from typing import Dict, Optional
+
+import torch
+
+from ..cli import UserError
+from ..models.mobilenet import MobileNetCaptioningModel
+from ..models.vocabulary import Vocabulary
+from .config import TrainingConfig, make_stage, read_config, write_config
+from .dataset import check_images, read_captions
+from .decoding import initialize
+from .embeddings import read_glove
+from .trainer import Trainer, prepare_vocabulary
+
+
+def train(args: argparse.Namespace) -> str:
+    """Run `jetcap train` and return the path of the trained checkpoint."""
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        raise UserError('--device cuda: torch finds no CUDA device here')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    config = _configuration(args)
+    pictures = [p for p in read_captions(args.captions) if p.split != 'test']
+    for split in ('train', 'val'):
+        if not any(p.split == split for p in pictures):
+            raise UserError(f'{args.captions}: no picture is in the split {split!r}')
+    check_images(pictures, args.images)
+    cache = args.cache or os.path.join(args.out, 'cache')
+    os.makedirs(args.out, exist_ok=True)
+    os.makedirs(cache, exist_ok=True)
+    _record(config, args.out)
+    torch.manual_seed(config.seed)
+    initial = _read_initial(args.init, config) if args.init else None
+    vocabulary = Vocabulary.from_map(initial['word_map']) if initial \
+        else prepare_vocabulary(pictures, config)
+    model = MobileNetCaptioningModel(
+        len(vocabulary), config.embed_dim, config.decoder_dim, config.attention_dim,
+        config.encoder)
+    if initial:
+        model.load_state_dict(initial['model_state_dict'])
+    else:
+        initialize(model.decoder, read_glove(args.glove, vocabulary, config.embed_dim)
+                   if args.glove else None)
+        weights = load_encoder_weights(config.encoder, args.encoder_weights)
+        if weights is not None:
+            model.encoder.load_state_dict(weights)
+    return Trainer(
+        config, pictures, args.images, vocabulary, model, args.out, cache, args.device,
+        args.save_every).run()
+
+
+def _configuration(args: argparse.Namespace) -> TrainingConfig:
+    config = read_config(args.config, args.set)
+    if args.stages:
+        known = {stage.name: stage for stage in config.stages}
+        config.stages = [known.get(n) or make_stage(n) for n in args.stages.split(',')]
+    return config
+
+
+def _record(config: TrainingConfig, out: str) -> None:
+    """
+    Write the configuration into the run's folder.
+
+    :raises UserError: if the run there was made with other settings; stages it has not begun may
+        be others.
+    """
+    path = os.path.join(out, 'config.yaml')
+    state = os.path.join(out, 'state.pth')
+    if os.path.exists(path) and os.path.exists(state):
+        begun = torch.load(state, map_location='cpu', weights_only=True, mmap=True)['stage'] + 1
+        if _until(read_config(path), begun) != _until(config, begun):
+            raise UserError(
+                f'{out} holds a run with other settings (see {path}): choose another --out, or '
+                'delete it')
+    write_config(config, path)
+
+
+def _until(config: TrainingConfig, stages: int) -> TrainingConfig:
+    return dataclasses.replace(config, stages=config.stages[:stages])
+
+
+def _read_initial(path: str, config: TrainingConfig) -> dict:
+    """Return a checkpoint to start from; the sizes of the configuration become its sizes."""
+    try:
+        contents = torch.load(path, map_location='cpu', weights_only=True)
+        for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
+            setattr(config, name, contents[name])
+        contents['model_state_dict'], contents['word_map']
+    except Exception as error:  # torch raises whatever the damage trips
+        raise UserError(
+            f'{path}: not a checkpoint that `jetcap train` wrote '
+            f'({type(error).__name__}: {str(error).splitlines()[0]})') from None
+    return contents
+
+
+def load_encoder_weights(
+        architecture: str, path: Optional[str] = None) -> Optional[Dict[str, torch.Tensor]]:
+    """
+    Return the weights of torchvision's model as our encoder names them.
+
+    :param path: a state dict of the whole model or of its features; None: torchvision's own
+        download; 'none': no weights.
+    """
+    if path == 'none':
+        return None
+    try:
+        if path is None:
+            import torchvision
+            tensors = torchvision.models.get_model(architecture, weights='DEFAULT').state_dict()
+        else:
+            tensors = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # no network, or whatever a damaged file trips
+        hint = '' if path else '. Pass a file of them with --encoder-weights'
+        raise UserError(
+            f'cannot load the weights of {architecture} from {path or "torchvision"}: '
+            f'{str(error).splitlines()[0]}{hint}') from None
+    weights = {
+        name[len('features.'):]: tensor for name, tensor in tensors.items()
+        if name.startswith('features.')} or tensors
+    try:
+        MobileNetCaptioningModel(4, 1, 1, 1, architecture).encoder.load_state_dict(weights)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UserError(
+            f'{path}: not the weights of {architecture}: {str(error).splitlines()[-1].strip()}'
+        ) from None
+    return weights

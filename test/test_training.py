@@ -1,0 +1,379 @@
+"""Training end to end on drawn pictures: formats, stages, kill and resume, errors."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch')
+
+from jetcap_ros.cli import UserError, main  # noqa: E402
+from jetcap_ros.models.mobilenet import AttentionDecoder, MobileNetCaptioningModel  # noqa: E402
+from jetcap_ros.training import bleu, cider  # noqa: E402
+from jetcap_ros.training.config import read_config, write_config  # noqa: E402
+from jetcap_ros.training.dataset import (  # noqa: E402
+    build_vocabulary, check_images, encode, read_captions, tokenize)
+from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402
+from jetcap_ros.training.embeddings import read_glove  # noqa: E402
+from jetcap_ros.training.features import cache_features, run_blocks, view  # noqa: E402
+
+COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
+SHAPES = ('circle', 'square')
+SMALL = """
+encoder: mobilenet_v3_small
+embed_dim: 8
+decoder_dim: 16
+attention_dim: 8
+min_count: 1
+captions_per_picture: 2
+bfloat16: false
+stages:
+  frozen: {epochs: 2, batch_pictures: 4, views: 2, learning_rate: 0.01}
+  fine-tune: {epochs: 1, batch_pictures: 4, from_block: 9, views: 2}
+  self-critical: {epochs: 1, batch_pictures: 4, samples: 3, views: 1, bleu_weight: 0.5}
+"""
+
+
+def draw(shape, colour, x, y):
+    """Return a picture of one shape on grey."""
+    image = np.full((96, 128, 3), 128, np.uint8)
+    if shape == 'circle':
+        cv2.circle(image, (x, y), 20, COLOURS[colour], -1)
+    else:
+        cv2.rectangle(image, (x - 18, y - 18), (x + 18, y + 18), COLOURS[colour], -1)
+    return image
+
+
+@pytest.fixture(scope='session')
+def drawn(tmp_path_factory):
+    """Return a folder of drawn pictures and their caption file."""
+    folder = tmp_path_factory.mktemp('drawn')
+    (folder / 'images').mkdir()
+    chance = random.Random(1)
+    rows = []
+    for number in range(14):
+        shape, colour = SHAPES[number % 2], list(COLOURS)[number % 3]
+        x = chance.choice((30, 98))
+        image = draw(shape, colour, x, chance.randint(30, 66))
+        name = f'{number}.png'
+        cv2.imwrite(str(folder / 'images' / name), image[..., ::-1])
+        side = 'left' if x == 30 else 'right'
+        rows.append({
+            'file': name, 'split': 'train' if number < 10 else 'val', 'captions': [
+                f'A {colour} {shape} on the {side} .', f'The {shape} at the {side} is {colour}.']})
+    (folder / 'captions.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+    (folder / 'small.yaml').write_text(SMALL)
+    return folder
+
+
+def arguments(drawn, out, *more):
+    return ['train', str(drawn / 'captions.jsonl'), str(drawn / 'images'), '--out', str(out),
+            '--config', str(drawn / 'small.yaml'), '--encoder-weights', 'none', '--threads', '1',
+            *more]
+
+
+@pytest.fixture(scope='session')
+def trained(drawn, tmp_path_factory):
+    """Return the folder of a whole run."""
+    out = tmp_path_factory.mktemp('trained')
+    assert main(arguments(drawn, out)) == 0
+    return out
+
+
+def test_run_writes_checkpoints_log_and_curves(trained):
+    with open(trained / 'log.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['stage'] for row in rows] == ['frozen', 'frozen', 'fine-tune', 'self-critical']
+    assert float(rows[1]['train_loss']) < float(rows[0]['train_loss'])
+    assert rows[0]['reward'] == '' and float(rows[3]['reward']) > 0
+    assert cv2.imread(str(trained / 'curves.png')) is not None
+    for name in ('1_frozen.pth', '2_fine-tune.pth', '3_self-critical.pth', 'model.pth'):
+        assert (trained / name).exists()
+
+
+def test_checkpoint_is_what_the_package_reads(trained):
+    from jetcap_ros.models.checkpoint import read_checkpoint
+    checkpoint = read_checkpoint(str(trained / 'model.pth'))
+    assert checkpoint.architecture == 'mobilenet_v3_small'
+    assert (checkpoint.embed_dim, checkpoint.decoder_dim, checkpoint.attention_dim) == (8, 16, 8)
+    contents = torch.load(trained / 'model.pth', weights_only=True)
+    assert contents['word_map']['<pad>'] == 0 and contents['vocab_size'] == len(
+        contents['rev_word_map'])
+    model = MobileNetCaptioningModel(
+        contents['vocab_size'], contents['embed_dim'], contents['decoder_dim'],
+        contents['attention_dim'], contents['encoder'])
+    model.load_state_dict(contents['model_state_dict'])
+
+
+def test_only_the_blocks_asked_for_are_trained(trained):
+    frozen, tuned, critical = (
+        torch.load(trained / name, weights_only=True)['model_state_dict']
+        for name in ('1_frozen.pth', '2_fine-tune.pth', '3_self-critical.pth'))
+    changed = {name for name in frozen if not torch.equal(frozen[name], tuned[name])}
+    blocks = {int(name.split('.')[1]) for name in changed if name.startswith('encoder.')}
+    assert blocks == set(range(9, 13))
+    assert not any('running' in name for name in changed)
+    changed = {name for name in tuned if not torch.equal(tuned[name], critical[name])}
+    assert changed and all(name.startswith('decoder.') for name in changed)
+
+
+def test_killed_run_goes_on_to_the_same_weights(drawn, trained, tmp_path):
+    out = tmp_path / 'killed'
+    command = [sys.executable, '-m', 'jetcap_ros.cli',
+               *arguments(drawn, out, '--save-every', '0')]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            if (out / 'log.csv').exists() and (out / 'state.pth').exists():
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL and not (out / 'model.pth').exists()
+    assert main(arguments(drawn, out)) == 0
+    one, other = (torch.load(folder / 'model.pth', weights_only=True)['model_state_dict']
+                  for folder in (trained, out))
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+    with open(out / 'log.csv', newline='') as file:
+        assert [row['epoch'] for row in csv.DictReader(file)] == ['1', '2', '1', '1']
+
+
+def test_other_settings_do_not_mix_with_a_run(drawn, trained, capsys):
+    assert main(arguments(drawn, trained, '--set', 'decoder_dim=32')) == 2
+    assert 'other settings' in capsys.readouterr().err
+    assert main(arguments(drawn, trained, '--set', 'frozen.epochs=3')) == 2
+
+
+def test_start_from_a_checkpoint(drawn, trained, tmp_path):
+    out = tmp_path / 'more'
+    assert main(arguments(
+        drawn, out, '--init', str(trained / 'model.pth'), '--stages', 'frozen',
+        '--set', 'frozen.epochs=0')) == 0
+    one, other = (torch.load(folder / 'model.pth', weights_only=True)['model_state_dict']
+                  for folder in (trained, out))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# Formats
+
+def test_flickr_csv_and_tab(tmp_path):
+    path = tmp_path / 'captions.txt'
+    path.write_text('image,caption\na.jpg,A dog runs .\na.jpg,"A dog, brown, runs"\nb.jpg,A cat\n')
+    assert [(p.file, p.captions) for p in read_captions(str(path))] == [
+        ('a.jpg', ['A dog runs .', 'A dog, brown, runs']), ('b.jpg', ['A cat'])]
+    path.write_text('a.jpg#0\tA dog "runs" .\na.jpg#1\tA dog, brown\n')
+    pictures = read_captions(str(path))
+    assert [(p.file, p.captions) for p in pictures] == [
+        ('a.jpg', ['A dog "runs" .', 'A dog, brown'])]
+
+
+def test_hashed_split_is_stable_and_about_a_tenth(tmp_path):
+    path = tmp_path / 'captions.txt'
+    path.write_text(''.join(f'{i}.jpg,A dog\n' for i in range(500)))
+    one, two = read_captions(str(path)), read_captions(str(path))
+    assert one == two
+    assert 25 < sum(p.split == 'val' for p in one) < 75
+
+
+def test_coco_json(tmp_path):
+    path = tmp_path / 'captions.json'
+    path.write_text(json.dumps({
+        'images': [{'id': 7, 'file_name': 'x.jpg'}, {'id': 8, 'file_name': 'y.jpg'}],
+        'annotations': [{'image_id': 7, 'caption': 'A man'}, {'image_id': 7, 'caption': 'Man'}]}))
+    assert [(p.file, p.captions) for p in read_captions(str(path))] == [
+        ('x.jpg', ['A man', 'Man'])]
+
+
+def test_json_lines_of_one_line(tmp_path):
+    path = tmp_path / 'one.jsonl'
+    path.write_text('{"file": "a.jpg", "split": "val", "captions": ["A dog"], "source": "s"}\n')
+    picture, = read_captions(str(path))
+    assert (picture.split, picture.source) == ('val', 's')
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', 'empty'),
+    ('\n \n', 'empty'),
+    ('{"file": "a", "split": "train", "captions": []}', 'no picture has a caption'),
+    ('{"file": "a", "split": "train"}\n{"x": 1}', ':1: no \'captions\''),
+    ('{"file": "a", "split": "dev", "captions": ["b"]}', "split is 'dev'"),
+    ('{"file": "a", "split": "train", "captions": "b"}', 'not a list'),
+    ('{"file": "a", "split": "train", "captions": ["b"]}\n{broken', ':2:'),
+    ('{"images": [{"id": 1}], "annotations": []}', 'not a COCO caption file'),
+    ('just a text', 'expected a picture and a caption'),
+])
+def test_bad_caption_files(tmp_path, text, message):
+    path = tmp_path / 'captions'
+    path.write_text(text)
+    with pytest.raises(UserError) as raised:
+        read_captions(str(path))
+    assert message in str(raised.value) and str(path) in str(raised.value)
+
+
+def test_missing_files_are_named(drawn, tmp_path, capsys):
+    with pytest.raises(UserError, match='No such file'):
+        read_captions(str(tmp_path / 'none'))
+    pictures = read_captions(str(drawn / 'captions.jsonl'))
+    with pytest.raises(UserError, match='14 of the captioned pictures.*0.png'):
+        check_images(pictures, str(tmp_path))
+    with pytest.raises(UserError, match='no such folder'):
+        check_images(pictures, str(tmp_path / 'none'))
+    (tmp_path / 'binary').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(UserError, match='UTF-8'):
+        read_captions(str(tmp_path / 'binary'))
+
+
+@pytest.mark.parametrize('more, message', [
+    (('--set', 'frozen.epoch=3'), "unknown setting 'epoch'"),
+    (('--set', 'warm.epochs=3'), "no stage 'warm'"),
+    (('--set', 'decoder_dim=many'), 'expected int'),
+    (('--set', 'encoder=resnet'), 'unknown encoder'),
+    (('--stages', 'frozen,cold'), "unknown stage 'cold'"),
+    (('--encoder-weights', '/nowhere.pth'), '/nowhere.pth'),
+    (('--init', '/nowhere.pth'), 'not a checkpoint'),
+    (('--config', '/nowhere.yaml'), 'No such file'),
+    (('--set', 'fine-tune.from_block=99', '--stages', 'fine-tune'), '13 blocks'),
+])
+def test_bad_settings(drawn, tmp_path, capsys, more, message):
+    assert main(arguments(drawn, tmp_path / 'out', *more)) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
+def test_cuda_without_a_device(drawn, tmp_path, capsys):
+    assert main(arguments(drawn, tmp_path / 'out', '--device', 'cuda')) == 2
+    assert 'no CUDA device' in capsys.readouterr().err
+
+
+def test_config_is_written_as_it_is_read(tmp_path):
+    (tmp_path / 'a.yaml').write_text(SMALL)
+    config = read_config(str(tmp_path / 'a.yaml'), ['frozen.epochs=7', 'seed=3'])
+    assert config.stages[0].epochs == 7 and config.seed == 3
+    write_config(config, str(tmp_path / 'b.yaml'))
+    assert read_config(str(tmp_path / 'b.yaml')) == config
+
+
+def test_shipped_configuration_is_valid():
+    path = os.path.join(os.path.dirname(__file__), '..', 'config', 'training', 'mobilenet_v2.yaml')
+    assert read_config(path).encoder == 'mobilenet_v2'
+
+
+# Parts
+
+def test_tokens():
+    assert tokenize("A man 's dog, well-fed (brown) runs .") == [
+        'a', "man's", 'dog', 'well-fed', 'brown', 'runs']
+
+
+def test_vocabulary_and_encoding():
+    vocabulary = build_vocabulary([['a', 'dog'], ['a', 'cat']], min_count=2)
+    assert vocabulary.words == ['<pad>', '<start>', '<end>', '<unk>', 'a']
+    assert encode(['a', 'dog', 'a'], vocabulary, 2) == [1, 4, 3, 2]
+
+
+def test_glove(tmp_path):
+    vocabulary = build_vocabulary([['dog', 'cat']], min_count=1)
+    path = tmp_path / 'glove.txt'
+    path.write_text('dog 1 2 3\nhouse 4 5 6\n')
+    embedding = read_glove(str(path), vocabulary, 3)
+    assert embedding[vocabulary.word_map['dog']].tolist() == [1, 2, 3]
+    assert embedding[vocabulary.word_map['cat']].abs().max() <= 0.1
+    with pytest.raises(UserError, match='--set embed_dim=3'):
+        read_glove(str(path), vocabulary, 4)
+    path.write_text('dog 1 2 x\n')
+    with pytest.raises(UserError, match=':1:'):
+        read_glove(str(path), vocabulary, 3)
+
+
+def test_mirrored_view_mirrors(drawn):
+    image = draw('circle', 'red', 30, 40)
+    assert np.array_equal(view(image, 1, 'a'), view(image, 0, 'a')[..., ::-1])
+    assert np.array_equal(view(image, 2, 'a'), view(image, 2, 'a'))
+    assert not np.array_equal(view(image, 2, 'a'), view(image, 2, 'b'))
+
+
+def test_cached_features_resume_and_follow_the_weights(drawn, tmp_path):
+    torch.manual_seed(0)
+    encoder = MobileNetCaptioningModel(4, 2, 2, 2, 'mobilenet_v3_small').encoder.eval()
+    files, images = ['0.png', '1.png'], str(drawn / 'images')
+    first = cache_features(str(tmp_path), encoder, 2, files, images, 2)
+    name, = (n for n in os.listdir(tmp_path) if n.endswith('.npy'))
+    expected = run_blocks(encoder, torch.from_numpy(view(
+        cv2.imread(str(drawn / 'images' / '1.png'))[..., ::-1], 1, '1.png')), 0, 2)
+    np.testing.assert_allclose(first[1, 1], expected[0].detach().numpy(), atol=1e-2)
+    stamp = os.stat(tmp_path / name).st_mtime_ns
+    cache_features(str(tmp_path), encoder, 2, files, images, 2)
+    assert os.stat(tmp_path / name).st_mtime_ns == stamp
+    with torch.no_grad():
+        next(encoder.parameters()).add_(0.1)
+    other = cache_features(str(tmp_path), encoder, 2, files, images, 2)
+    assert not np.array_equal(first, other)
+
+
+def test_unreadable_picture_is_named(drawn, tmp_path):
+    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
+    encoder = MobileNetCaptioningModel(4, 2, 2, 2, 'mobilenet_v3_small').encoder.eval()
+    with pytest.raises(UserError, match='broken.jpg'):
+        cache_features(str(tmp_path), encoder, 1, ['broken.jpg'], str(tmp_path), 1)
+
+
+def test_training_decoder_is_the_plain_one():
+    torch.manual_seed(0)
+    decoder = AttentionDecoder(30, 6, 10, 5, 12).eval()
+    cells, captions = torch.rand(3, 49, 12), torch.randint(4, 30, (3, 2, 7))
+    captions[0, 1, 4:] = 0
+    logits, targets = teacher_forcing(decoder, cells, captions, torch.tensor([0]))
+    plain, _ = decoder(cells.repeat_interleave(2, 0), captions.flatten(0, 1))
+    wanted = captions.flatten(0, 1)[:, 1:] != 0
+    assert torch.equal(targets, captions.flatten(0, 1)[:, 1:][wanted])
+    torch.testing.assert_close(logits, plain[wanted], atol=1e-5, rtol=1e-5)
+
+
+def test_drawn_captions_carry_their_log_probability():
+    torch.manual_seed(0)
+    decoder = AttentionDecoder(12, 6, 10, 5, 12).eval()
+    cells = torch.rand(2, 49, 12)
+    words, log_probabilities = decode(
+        decoder, cells, 4, 1, 2, torch.tensor([0, 1, 3]), max_length=9)
+    assert not torch.isin(words, torch.tensor([0, 1, 3])).any()
+    n, k = 1, 2
+    row = words[n, k].tolist()
+    row = row[:row.index(2) + 1] if 2 in row else row
+    logits, _ = decoder(cells[n:n + 1], torch.tensor([[1, *row]]))
+    logits[..., [0, 1, 3]] = -1e9
+    expected = torch.log_softmax(logits, 2)[0, range(len(row)), row]
+    torch.testing.assert_close(log_probabilities[n, k, :len(row)], expected, atol=1e-5, rtol=1e-4)
+    assert (log_probabilities[n, k, len(row):] == 0).all()
+
+
+def test_ciderd_rewards_what_people_say():
+    references = [[['a', 'dog', 'runs', 'on', 'grass'], ['the', 'dog', 'is', 'running']],
+                  [['a', 'man', 'sits', 'on', 'a', 'bench'], ['an', 'old', 'man', 'rests']]]
+    scorer = cider.CiderD(references)
+    exact, other = references[0][0], references[1][0]
+    assert scorer.score(0, exact) > scorer.score(0, ['a', 'dog']) > scorer.score(0, other)
+    assert scorer.score(0, exact, without=1) == pytest.approx(10.0)
+    assert scorer.score(0, exact, without=0) < scorer.score(0, exact)
+    assert scorer.score(0, []) == 0.0
+
+
+def test_bleu_is_one_for_a_copy_and_less_for_a_part():
+    reference = [1, 2, 3, 4, 5, 6]
+    assert bleu.corpus_bleu4([reference], [[reference]]) == pytest.approx(1.0)
+    # Precision is full; four words of six: the brevity penalty alone.
+    assert bleu.corpus_bleu4([reference[:4]], [[reference]]) == pytest.approx(np.exp(1 - 6 / 4))
+    assert bleu.corpus_bleu4([[1, 3, 5]], [[reference]]) == 0.0
+    assert 0 < bleu.sentence_bleu4([1, 3, 5], [reference]) < 0.5
+    assert bleu.sentence_bleu4([], [reference]) == bleu.sentence_bleu4([9], [reference]) == 0.0
