@@ -190,7 +190,7 @@ class LazyModel:
             for name, _ in list(model.encoder.named_parameters()):
                 # Convolutions run in floating point. In int8 mode their values are those of
                 # int8, so that all models of a checkpoint are one network.
-                values = torch.from_numpy(
+                values = torch.tensor(
                     reader.read(f'encoder.{name}', quantize).dequantized()).to(device, dtype)
                 if values.ndim == 4:
                     values = values.contiguous(memory_format=torch.channels_last)

@@ -35,7 +35,7 @@ def run(args) -> int:
         raise UserError(str(error)) from error
     except ImportError as error:
         raise UserError(
-            f'{error}; packing a .pth needs torch and safetensors: pip install torch safetensors'
+            f'{error}; packing a .pth needs torch: pip install torch'
         ) from error
     print(
         f'{out}: {size / 1e6:.1f} MB (from {os.path.getsize(checkpoint.path) / 1e6:.1f} MB), '

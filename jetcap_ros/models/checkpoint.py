@@ -19,6 +19,7 @@ from .architectures import (
     Block, SqueezeExcitation, describe_encoder, norm_epsilon, parameter_shapes,
     recognize_encoder)
 from .quantization import Weight, quantize_rows
+from .safetensors_file import SafetensorsFile
 from .vocabulary import Vocabulary
 
 PACKED_FORMAT = 'jetcap_ros'
@@ -149,13 +150,8 @@ def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) 
 
 
 def _from_packed(path: str) -> Checkpoint:
-    from safetensors import SafetensorError, safe_open
-    try:
-        with safe_open(path, framework='numpy') as file:
-            metadata = file.metadata() or {}
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-    except SafetensorError as error:
-        raise CheckpointError(f'damaged or not a safetensors file ({error})') from error
+    file = SafetensorsFile(path)
+    metadata, shapes = file.metadata, file.shapes
     if metadata.get('format') != PACKED_FORMAT:
         raise CheckpointError(
             'a safetensors file, but not one that `jetcap pack` wrote (no format in its metadata)')
@@ -246,9 +242,8 @@ class WeightReader:
 
     def __enter__(self) -> 'WeightReader':
         if self._checkpoint.packed:
-            from safetensors import safe_open
-            self._source = safe_open(self._checkpoint.path, framework='numpy').__enter__()
-            self._tensor = self._source.get_tensor
+            self._source = SafetensorsFile(self._checkpoint.path)
+            self._tensor = self._source.tensor
         else:
             from .pth import map_pth
             self._source = map_pth(self._checkpoint.path)
@@ -260,8 +255,6 @@ class WeightReader:
         return self
 
     def __exit__(self, *exc_info) -> None:
-        if self._checkpoint.packed:
-            self._source.__exit__(*exc_info)
         self._source = self._tensor = None
 
     def read(self, name: str, quantize: Optional[str] = None) -> Weight:
@@ -290,8 +283,6 @@ class WeightReader:
             scale = None
             if values.dtype == np.int8:
                 scale = self._finite(name + '.scale', self._tensor(name + '.scale'))
-            elif values.dtype != np.float32:
-                raise CheckpointError(f'{name} is {values.dtype}, expected int8 or float32')
             else:
                 self._finite(name, values)
             return Weight(values, scale)

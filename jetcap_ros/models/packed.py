@@ -7,6 +7,7 @@ from typing import Dict
 import numpy as np
 
 from .checkpoint import PACKED_FORMAT, PACKED_VERSION, Checkpoint, WeightReader
+from .safetensors_file import write_safetensors
 
 
 def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
@@ -15,7 +16,6 @@ def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
 
     :param quantize: 'int8', or 'none' to keep float32.
     """
-    from safetensors.numpy import save_file
     tensors: Dict[str, np.ndarray] = {}
     with WeightReader(checkpoint) as reader:
         for name in checkpoint.parameter_names():
@@ -28,12 +28,5 @@ def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
         'encoder': checkpoint.architecture, 'words': json.dumps(checkpoint.vocabulary.words),
         'score_calibration': json.dumps(checkpoint.score_calibration),
         'search': json.dumps(checkpoint.search)}
-    # A reader never sees half a file.
-    partial = f'{out}.partial'
-    try:
-        save_file(tensors, partial, metadata)
-        os.replace(partial, out)
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
+    write_safetensors(out, tensors, metadata)
     return os.path.getsize(out)

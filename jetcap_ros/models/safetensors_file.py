@@ -1,0 +1,121 @@
+"""
+Read and write the safetensors format with NumPy, mapped from the file.
+
+The library of that name is in no ROS distribution's package index, and the format is small: eight
+bytes with the length of a JSON header, the header, the tensors. What a header claims is checked
+before anything is done with it.
+"""
+
+import json
+import math
+import mmap
+import os
+import struct
+from typing import Dict, Mapping, Tuple
+
+import numpy as np
+
+DTYPES = {'F32': np.float32, 'I8': np.int8}
+MAX_HEADER = 16 << 20  # bytes; 200,000 words take about 3 MB
+
+
+class SafetensorsError(ValueError):
+    """A file that is not what the format allows, or holds more than this package writes."""
+
+
+class SafetensorsFile:
+    """
+    A file opened for reading; tensors are views into it and are read when they are used.
+
+    :raises SafetensorsError: if its header does not describe exactly the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        with open(path, 'rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(8)
+            if len(start) < 8:
+                raise SafetensorsError(f'only {size} bytes')
+            length, = struct.unpack('<Q', start)
+            if length > min(MAX_HEADER, size - 8):
+                raise SafetensorsError(
+                    f'its header claims {length} bytes of {size}: truncated, or another format')
+            try:
+                header = json.loads(file.read(length).decode())
+            except (ValueError, RecursionError) as error:
+                raise SafetensorsError(f'its header is not JSON ({error})') from error
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if not isinstance(header, dict):
+            raise SafetensorsError('its header is not a JSON object')
+        self.metadata: Dict[str, str] = self._texts(header.pop('__metadata__', {}))
+        self._start = 8 + length
+        self._tensors: Dict[str, Tuple[type, Tuple[int, ...], int]] = {}
+        end = 0
+        try:
+            entries = sorted(header.items(), key=lambda item: item[1]['data_offsets'])
+            for name, entry in entries:
+                end = self._enter(name, entry, end)
+        except (KeyError, TypeError) as error:
+            raise SafetensorsError(f'its header is damaged ({error})') from error
+        if self._start + end != size:
+            raise SafetensorsError(
+                f'its header describes {self._start + end} bytes, the file has {size}')
+
+    @staticmethod
+    def _texts(metadata) -> Dict[str, str]:
+        if not isinstance(metadata, dict) or not all(
+                isinstance(value, str) for value in metadata.values()):
+            raise SafetensorsError('its metadata is not a map of texts')
+        return metadata
+
+    def _enter(self, name: str, entry: Mapping, end: int) -> int:
+        """Check one tensor, which must begin where the last one ended; return its end."""
+        if entry['dtype'] not in DTYPES:
+            raise SafetensorsError(f'{name} is {entry["dtype"]!r}, expected {", ".join(DTYPES)}')
+        shape, (first, last) = entry['shape'], entry['data_offsets']
+        numbers = [*shape, first, last]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise SafetensorsError(f'{name} has no proper shape or place')
+        dtype = DTYPES[entry['dtype']]
+        if first != end or last - first != math.prod(shape) * np.dtype(dtype).itemsize:
+            raise SafetensorsError(f'{name} of shape {shape} is not at {first} to {last}')
+        self._tensors[name] = dtype, tuple(shape), first
+        return last
+
+    @property
+    def shapes(self) -> Dict[str, Tuple[int, ...]]:
+        """Return the shape of each tensor, by name."""
+        return {name: shape for name, (_, shape, _) in self._tensors.items()}
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Return a tensor, as a view into the file that cannot be written."""
+        dtype, shape, first = self._tensors[name]
+        return np.frombuffer(
+            self._map, dtype, math.prod(shape), self._start + first).reshape(shape)
+
+
+def write_safetensors(
+        path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write a file, all at once: a reader never sees half of it."""
+    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+    header, offset = {'__metadata__': dict(metadata)}, 0
+    # The larger items first, so that each begins at a multiple of its size.
+    ordered = sorted(tensors, key=lambda name: -tensors[name].itemsize)
+    for name in ordered:
+        values = tensors[name]
+        header[name] = {
+            'dtype': names[values.dtype], 'shape': values.shape,
+            'data_offsets': [offset, offset + values.nbytes]}
+        offset += values.nbytes
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    partial = f'{path}.partial'
+    try:
+        with open(partial, 'wb') as file:
+            file.write(struct.pack('<Q', len(text)) + text)
+            for name in ordered:
+                file.write(np.ascontiguousarray(tensors[name]))
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.remove(partial)
