@@ -25,6 +25,7 @@ from ..memory_utils import available_memory_mb
 READER_MB, SIMPLE_MODEL_MB = 150, 150
 # On a machine that is busy with other bags a caption takes its time.
 CAPTION_TIMEOUT_S = 120.0
+CONNECT_TIMEOUT_S = 10.0
 
 _TEMPLATE = Path(__file__).with_name('index.html')
 
@@ -143,7 +144,7 @@ class Cluster:
             raise ReplayError(
                 "a cluster needs Dask: pip install 'jetcap_ros[fleet]'") from error
         try:
-            self._client = distributed.Client(address, timeout=10)
+            self._client = distributed.Client(address, timeout=CONNECT_TIMEOUT_S)
         except OSError as error:
             raise ReplayError(f'there is no Dask scheduler at {address}: {error}') from error
         self.description = f'{len(self._client.scheduler_info()["workers"])} workers'

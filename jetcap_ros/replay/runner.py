@@ -80,7 +80,8 @@ def replay_bag(
         result = ReplayResult(path.name, bag.start, False)
         if previous:
             result = ReplayResult(**previous['result'])
-            if result.complete:
+            captions = sum(state.captions for state in folder.topics.values())
+            if result.complete and result.captions == captions:
                 return result
         began = time.monotonic() - result.seconds
 
