@@ -1,0 +1,137 @@
+"""Start the captioner, and take it to active unless autostart:=false."""
+
+from pathlib import Path
+from typing import List
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler,
+    TimerAction)
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+BOOLEAN = ['true', 'false', 'True', 'False']
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and the node."""
+    config = Path(__file__).parent.parent / 'config' / 'captioner.yaml'
+    return LaunchDescription([
+        DeclareLaunchArgument(
+            'autostart', default_value='true', choices=BOOLEAN,
+            description='configure and activate the node when its process starts; false leaves '
+                        'that to a lifecycle manager or to ros2 lifecycle'),
+        DeclareLaunchArgument(
+            'namespace', default_value='',
+            description='namespace of the node, of its topics and of relative image topics'),
+        DeclareLaunchArgument(
+            'params_file', default_value=str(config),
+            description='YAML file with the parameters of the node; the arguments below '
+                        'take precedence where they are not empty'),
+        DeclareLaunchArgument(
+            'image_topic', default_value='',
+            description='topic of the camera, or several, separated by commas'),
+        DeclareLaunchArgument(
+            'camera_names', default_value='',
+            description='names of the cameras in the output topics, separated by commas, one for '
+                        'each of several image topics; empty takes them from the topics'),
+        DeclareLaunchArgument(
+            'image_transport', default_value='', choices=['', 'raw', 'compressed'],
+            description='raw sensor_msgs/Image, or CompressedImage on <topic>/compressed'),
+        DeclareLaunchArgument(
+            'model', default_value='', choices=['', 'mobilenet', 'simple'],
+            description='mobilenet runs in PyTorch, simple in OpenCV and NumPy'),
+        DeclareLaunchArgument(
+            'fallback', default_value='', choices=['', 'simple', 'none'],
+            description='what takes over when the model cannot be loaded or dies; with none, '
+                        'configure fails'),
+        DeclareLaunchArgument(
+            'log_level', default_value='info',
+            choices=['debug', 'info', 'warn', 'error', 'fatal'],
+            description='the least level of message that is logged'),
+        DeclareLaunchArgument(
+            'use_sim_time', default_value='', choices=['', *BOOLEAN],
+            description='take the time from /clock, as with a simulator or a bag'),
+        DeclareLaunchArgument(
+            'respawn', default_value='false', choices=BOOLEAN,
+            description='start the process again, 2 s after it ended for whatever reason'),
+        OpaqueFunction(function=_start),
+    ])
+
+
+def _start(context: LaunchContext) -> List:
+    """Return the node with the arguments that were given."""
+    def given(argument: str) -> str:
+        return LaunchConfiguration(argument).perform(context)
+
+    overrides = {
+        name: given(name) for name in ('model', 'fallback', 'image_transport') if given(name)}
+    if given('use_sim_time'):
+        overrides['use_sim_time'] = given('use_sim_time').lower() == 'true'
+    for argument, name in (('image_topic', 'image_topics'), ('camera_names', 'camera_names')):
+        values = [value.strip() for value in given(argument).split(',')]
+        if any(values):
+            overrides[name] = values
+    node = LifecycleNode(
+        package='jetcap_ros', executable='captioner', name='captioner',
+        namespace=given('namespace'), parameters=[given('params_file'), overrides],
+        arguments=['--ros-args', '--log-level', given('log_level')],
+        respawn=given('respawn').lower() == 'true', respawn_delay=2.0,
+        output='screen', emulate_tty=True)
+    if given('autostart').lower() == 'true':
+        return [*_autostart(node), node]
+    return [node]
+
+
+def _autostart(node: LifecycleNode) -> List:
+    """
+    Return handlers that configure the node when its process starts, and then activate it.
+
+    Only that one configure is followed by an activate: a later one, by hand or by a manager, is
+    theirs.
+    """
+    phase = 'new'
+
+    def change(transition: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(
+            lifecycle_node_matcher=matches_action(node), transition_id=transition))
+
+    def on_start(event, context) -> List:
+        nonlocal phase
+        is_respawn = phase != 'new'
+        phase = 'starting'
+        if not is_respawn:
+            return [change(Transition.TRANSITION_CONFIGURE)]
+        # The services of a process that was killed look alive for up to 20 s, and take requests
+        # that nobody answers.
+        return [
+            TimerAction(period=period, actions=[OpaqueFunction(function=configure)])
+            for period in (5.0, 15.0, 30.0)]
+
+    def configure(context: LaunchContext) -> List:
+        return [change(Transition.TRANSITION_CONFIGURE)] if phase == 'starting' else []
+
+    def on_transition(context: LaunchContext) -> List:
+        nonlocal phase
+        event = context.locals.event
+        if phase == 'starting' and event.goal_state == 'configuring':
+            phase = 'configuring'
+        elif phase == 'configuring' and event.start_state == 'configuring':
+            phase = 'done'
+            if event.goal_state == 'inactive':
+                return [change(Transition.TRANSITION_ACTIVATE)]
+            return [LogInfo(msg=(
+                'captioner could not be configured, see above for why; once that is mended: '
+                f'ros2 lifecycle set {node.node_name} configure, then activate'))]
+        return []
+
+    return [
+        RegisterEventHandler(OnProcessStart(target_action=node, on_start=on_start)),
+        RegisterEventHandler(OnStateTransition(
+            target_lifecycle_node=node, entities=[OpaqueFunction(function=on_transition)])),
+    ]

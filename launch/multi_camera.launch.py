@@ -1,0 +1,40 @@
+"""Caption several cameras with one captioner: /captioner/<camera>/caption for each."""
+
+from pathlib import Path
+from typing import List
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, SetLaunchConfiguration)
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments and the captioner with a topic for each camera."""
+    return LaunchDescription([
+        DeclareLaunchArgument(
+            'cameras', default_value='front,rear',
+            description='names of the cameras, separated by commas; each is the namespace of its '
+                        'image topic and part of the name of its outputs'),
+        DeclareLaunchArgument(
+            'image_name', default_value='image_raw',
+            description='the image topic of each camera, in its namespace'),
+        OpaqueFunction(function=_set_topics_and_names),
+        # Its other arguments pass through.
+        IncludeLaunchDescription(PythonLaunchDescriptionSource(
+            str(Path(__file__).parent / 'captioner.launch.py'))),
+    ])
+
+
+def _set_topics_and_names(context: LaunchContext) -> List:
+    cameras = [
+        camera.strip().strip('/')
+        for camera in LaunchConfiguration('cameras').perform(context).split(',')]
+    image_name = LaunchConfiguration('image_name').perform(context)
+    return [
+        SetLaunchConfiguration(
+            'image_topic', ','.join(f'{camera}/{image_name}' for camera in cameras)),
+        SetLaunchConfiguration(
+            'camera_names', ','.join(camera.replace('/', '_') for camera in cameras)),
+    ]

@@ -1,0 +1,54 @@
+"""Play a bag through the captioner in its own time, and record the captions."""
+
+from pathlib import Path
+
+from launch import LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, LogInfo,
+    RegisterEventHandler, TimerAction)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.event_handlers import OnStateTransition
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Return the arguments, the recorder, the captioner, and the player once that is active."""
+    # Without --delay, the first messages are lost while the subscribers are being found.
+    play = ExecuteProcess(
+        cmd=['ros2', 'bag', 'play', LaunchConfiguration('bag'), '--clock', '--delay', '2',
+             '--rate', LaunchConfiguration('rate'), '--disable-keyboard-controls'],
+        name='play', output='screen')
+    record = ExecuteProcess(
+        cmd=['ros2', 'bag', 'record', '--use-sim-time', '-o', LaunchConfiguration('output'),
+             '--regex', '.*/captioner/(.*/)?caption(_info)?'],
+        name='record', output='screen')
+
+    def end(reason: str) -> EmitEvent:
+        return EmitEvent(event=Shutdown(reason=reason))
+
+    return LaunchDescription([
+        DeclareLaunchArgument('bag', description='the bag to play, with the camera in it'),
+        DeclareLaunchArgument(
+            'output', default_value='captions',
+            description='the bag to record the captions in; it must not exist yet'),
+        DeclareLaunchArgument(
+            'rate', default_value='1.0', description='speed of playing; 1.0 is that of the robot'),
+        record,
+        # Its other arguments pass through.
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(Path(__file__).parent / 'captioner.launch.py')),
+            launch_arguments={'use_sim_time': 'true', 'autostart': 'true'}.items()),
+        RegisterEventHandler(
+            OnStateTransition(goal_state='active', entities=[play], handle_once=True)),
+        RegisterEventHandler(OnStateTransition(
+            start_state='configuring', goal_state='unconfigured',
+            entities=[end('the captioner could not be configured')])),
+        # The last frame is still being captioned.
+        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[
+            LogInfo(msg='the bag has ended'),
+            TimerAction(period=3.0, actions=[end('the bag has been captioned')])])),
+        RegisterEventHandler(OnProcessExit(
+            target_action=record, on_exit=[end('the recorder has ended')])),
+    ])
