@@ -66,7 +66,7 @@ def test_writes_scores_captions_and_gallery(scene, tmp_path, capsys, monkeypatch
     assert all(row['caption'] and 0 < row['score'] < 1 for row in rows)
     assert all(set(row['metrics']) == set(metrics.METRICS) - {'METEOR'} for row in rows)
     page = (tmp_path / 'gallery.html').read_text()
-    assert page.count('data:image/jpeg;base64,') == 18 and 'src="http' not in page
+    assert page.count('data:image/jpeg;base64,') == 24 and 'src="http' not in page
 
 
 @pytest.mark.skipif(not metrics.has_java(), reason='no Java: no METEOR and no PTB tokenizer')

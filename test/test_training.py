@@ -24,6 +24,7 @@ from jetcap_ros.training.dataset import (  # noqa: E402
 from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402
 from jetcap_ros.training.embeddings import read_glove  # noqa: E402
 from jetcap_ros.training.features import cache_features, run_blocks, view  # noqa: E402
+from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402
 
 COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
 SHAPES = ('circle', 'square')
@@ -377,3 +378,14 @@ def test_bleu_is_one_for_a_copy_and_less_for_a_part():
     assert bleu.corpus_bleu4([[1, 3, 5]], [[reference]]) == 0.0
     assert 0 < bleu.sentence_bleu4([1, 3, 5], [reference]) < 0.5
     assert bleu.sentence_bleu4([], [reference]) == bleu.sentence_bleu4([9], [reference]) == 0.0
+
+
+def test_meteor_minds_what_is_left_out_and_the_order():
+    reference = [1, 2, 3, 4]
+    assert sentence_meteor(reference, [[9], reference]) == pytest.approx(1.0)
+    # One chunk of two of four words: precision 1, recall 1 / 2, no penalty.
+    assert sentence_meteor([1, 2], [reference]) == pytest.approx(0.5 / (0.85 + 0.15 * 0.5))
+    # All words in chunks of one: the whole penalty.
+    assert sentence_meteor([4, 3, 2, 1], [reference]) == pytest.approx(0.4)
+    assert sentence_meteor([1, 2, 3, 4, 9, 9], [reference]) > sentence_meteor([1, 2], [reference])
+    assert sentence_meteor([9], [reference]) == sentence_meteor([], [reference]) == 0.0

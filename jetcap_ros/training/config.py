@@ -32,6 +32,7 @@ class Stage:
     average: float = 0.999  # decay of the moving average of the weights, which is what is kept
     samples: int = 5  # captions drawn a picture (self-critical)
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
+    meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)
 
 
 STAGE_DEFAULTS: Dict[str, Dict[str, Any]] = {

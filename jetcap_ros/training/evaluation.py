@@ -29,6 +29,7 @@ class Result:
     log_probability: float  # mean of a token, in nats
     score: float
     references: List[str]
+    attention: List[List[float]]  # (7, 7): where the words looked, on average
     metrics: Optional[Dict[str, float]] = None  # x 100
 
 
@@ -58,7 +59,7 @@ def caption_pictures(
         found = model.caption(image, beam, max_length)
         results.append(Result(
             picture.file, picture.source, found.text, found.log_probability, found.score,
-            picture.captions))
+            picture.captions, found.attention.round(4).tolist()))
     return results
 
 

@@ -4,6 +4,9 @@ import os
 import random
 from typing import Mapping, Sequence
 
+import numpy as np
+
+from ..drawing import draw_caption
 from ..html import data_uri, render_page, thumbnail
 from .features import read_image
 from .metrics import METRICS
@@ -39,12 +42,19 @@ def write_gallery(
     """Write the page: best and worst by CIDEr, and a random choice that is always the same."""
     ranked = sorted(results, key=lambda result: result.metrics['CIDEr'], reverse=True)
     drawn = random.Random(0).sample(list(results), min(COUNT, len(results)))
+
+    def show(result, attention=None) -> str:
+        image = read_image(os.path.join(images, result.file))
+        return data_uri(thumbnail(draw_caption(image, '', attention)))
+
     parts = [
-        (heading, [(data_uri(thumbnail(read_image(os.path.join(images, r.file)))), r)
-                   for r in chosen])
+        (heading, [(show(result), result) for result in chosen])
         for heading, chosen in (
             ('Random', drawn), ('Best by CIDEr', ranked[:COUNT]),
             ('Worst by CIDEr', ranked[::-1][:COUNT]))]
+    parts.append((
+        'Where the model looked in the random ones',
+        [(show(result, np.array(result.attention)), result) for result in drawn]))
     metrics = [metric for metric in METRICS if metric in next(iter(table.values()))]
     with open(path, 'w', encoding='utf-8') as file:
         file.write(render_page(

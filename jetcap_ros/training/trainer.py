@@ -28,6 +28,7 @@ from .config import Stage, TrainingConfig
 from .dataset import CaptionedPicture, build_vocabulary, encode, tokenize
 from .decoding import decode, teacher_forcing
 from .features import cache_features, run_blocks
+from .meteor import sentence_meteor
 
 CLIP_NORM = 5.0
 VALIDATION_BATCH = 64
@@ -278,9 +279,9 @@ class _StageRun:
 
         Rennie et al. 2017, with the mean of a picture's other samples as the baseline (Luo 2020).
         """
-        vocabulary = self.trainer.vocabulary
+        stage, vocabulary = self.stage, self.trainer.vocabulary
         words, log_probabilities = decode(
-            self.model.decoder, cells, self.stage.samples, vocabulary.start, vocabulary.end,
+            self.model.decoder, cells, stage.samples, vocabulary.start, vocabulary.end,
             self.trainer.forbidden, self.trainer.config.max_words)
         rewards = np.empty(words.shape[:2])
         for n, group in enumerate(words.cpu().numpy()):
@@ -289,10 +290,12 @@ class _StageRun:
             for k, row in enumerate(group):
                 caption = cut(row.tolist(), vocabulary.end, with_end=True)
                 rewards[n, k] = self.scorer.score(pictures[n], caption)
-                if self.stage.bleu_weight:
-                    rewards[n, k] += self.stage.bleu_weight * sentence_bleu4(
-                        caption, self.references[pictures[n]])
-        others = (rewards.sum(1, keepdims=True) - rewards) / (self.stage.samples - 1)
+                references = self.references[pictures[n]]
+                if stage.bleu_weight:
+                    rewards[n, k] += stage.bleu_weight * sentence_bleu4(caption, references)
+                if stage.meteor_weight:
+                    rewards[n, k] += stage.meteor_weight * sentence_meteor(caption, references)
+        others = (rewards.sum(1, keepdims=True) - rewards) / (stage.samples - 1)
         advantage = torch.from_numpy(rewards - others).float().to(cells.device)
         real = log_probabilities != 0
         loss = -(advantage.unsqueeze(2) * log_probabilities).sum() / real.sum()

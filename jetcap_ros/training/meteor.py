@@ -1,0 +1,42 @@
+"""
+METEOR with exact matches only, over token indices: a reward that minds what a caption leaves out.
+
+Denkowski and Lavie 2014, "Meteor Universal", with the parameters for English. No stems, synonyms
+or paraphrases; figures of the whole metric come from `jetcap evaluate`.
+"""
+
+from typing import Sequence
+
+ALPHA = 0.85  # recall against precision
+BETA = 0.2  # how the penalty grows with the number of chunks
+GAMMA = 0.6  # weight of the penalty
+
+
+def sentence_meteor(words: Sequence[int], references: Sequence[Sequence[int]]) -> float:
+    """Return the score of a caption against the reference it fits best, 0..1."""
+    return max(_pair_score(words, reference) for reference in references)
+
+
+def _pair_score(words: Sequence[int], reference: Sequence[int]) -> float:
+    places = {}
+    for place, word in enumerate(reference):
+        places.setdefault(word, []).append(place)
+    matches = chunks = 0
+    last = -2
+    for word in words:
+        free = places.get(word)
+        if not free:
+            last = -2
+            continue
+        if last + 1 in free:
+            free.remove(last + 1)
+            last += 1
+        else:
+            chunks += 1
+            last = free.pop(0)
+        matches += 1
+    if not matches:
+        return 0.0
+    precision, recall = matches / len(words), matches / len(reference)
+    mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
+    return (1 - GAMMA * (chunks / matches) ** BETA) * mean if chunks > 1 else mean
