@@ -43,14 +43,14 @@ def wait_for_lines(process, path, count):
 
 @pytest.fixture(scope='module')
 def bag(tmp_path_factory):
-    """Four photographs on one topic for a second each; two frames are bad."""
+    """Write four photographs, each for a second; two frames are bad."""
     path = tmp_path_factory.mktemp('bags') / 'tour'
     return write_bag(path, 16, bad=(0, 6))
 
 
 @pytest.fixture(scope='module')
 def out(bag):
-    """The replay of every frame of the bag."""
+    """Caption every frame of the bag."""
     out = bag.parent / 'out'
     assert replay(bag, '--out', out, '--every-frame') == 0
     return out
@@ -155,6 +155,13 @@ def test_goes_on_only_with_the_same_options(bag, out, capsys):
     assert 'every 0.0' in capsys.readouterr().err
     assert replay(bag, '--out', out, '--resume', '--every-frame', '--beam', '1') == 2
     assert 'beam_size' in capsys.readouterr().err
+    summary = (out / 'replay.json').read_text()
+    changed = json.loads(summary)
+    changed['settings']['captioner']['checkpoint_sha256'] = '0' * 64
+    (out / 'replay.json').write_text(json.dumps(changed))
+    assert replay(bag, '--out', out, '--resume', '--every-frame') == 2
+    assert 'checkpoint_sha256 0000' in capsys.readouterr().err
+    (out / 'replay.json').write_text(summary)
     assert replay(bag, '--out', out, '--resume', '--every-frame') == 0  # nothing is left to do
 
 
@@ -276,7 +283,8 @@ def test_runs_on_a_cluster(tmp_path, capsys, monkeypatch):
     for name in 'abc':
         write_bag(archive / name, 4)
     with distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, host='127.0.0.1') as cluster:
+            n_workers=2, threads_per_worker=1, dashboard_address=None,
+            host='127.0.0.1') as cluster:
         arguments = (archive, '--every-frame', '--cluster', cluster.scheduler_address, '--out')
         assert replay(*arguments, tmp_path / 'out') == 0
     assert replay(archive / 'a', '--out', tmp_path / 'alone', '--every-frame') == 0

@@ -16,7 +16,7 @@ from replay_bags import write_bag
 
 rclpy = pytest.importorskip('rclpy')
 ROOT = Path(__file__).parent.parent
-FRAMES = 10
+FRAMES = 8
 PERIOD = 0.4  # s; far longer than the simple model needs, so that the node has to drop no frame
 
 

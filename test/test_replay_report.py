@@ -77,7 +77,7 @@ def test_an_empty_replay_has_a_report(tmp_path):
 
 
 @pytest.mark.parametrize('value, expected', [
-    (0, 1), (1, 1), (1.1, 2), (37, 50), (0.03, 0.05), (100, 100), (101, 200)])
+    (0, 1), (1, 1), (1.1, 1.5), (37, 40), (0.021, 0.03), (100, 100), (99, 100), (151, 200)])
 def test_nice_ceiling(value, expected):
     assert nice_ceiling(value) == pytest.approx(expected)
 
@@ -120,7 +120,7 @@ def test_a_browser_shows_it_without_complaint(tmp_path):
     write_folder(tmp_path / 'out', ['a cat', 'a red cat', 'a dog'], ('/front', '/rear'))
     page = tmp_path / 'out/report.html'
     # The page's own filter, used as a reader would.
-    probe = page.read_text(encoding='utf-8').replace('</body>', '''<script>
+    probe = page.read_text(encoding='utf-8').replace('</body>', """<script>
       const box = document.getElementById('filter');
       box.value = 'red cat';
       box.dispatchEvent(new Event('input'));
@@ -129,7 +129,7 @@ def test_a_browser_shows_it_without_complaint(tmp_path):
       const broken = [...document.images].filter(image => !image.src.startsWith('data:'));
       document.title = `${shown.length} shown, ${broken.length} broken,`
         + ` ${document.documentElement.scrollWidth <= innerWidth}`;
-    </script></body>''')
+    </script></body>""")
     page.with_name('probe.html').write_text(probe, encoding='utf-8')
     done = subprocess.run([
         CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',

@@ -11,6 +11,7 @@ The exit code is 1 if captions differ from those expected, or a bag could not be
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Any, Dict
@@ -109,13 +110,21 @@ def _expected_file(args: argparse.Namespace, place: str) -> Path:
 
 
 def _settings(args: argparse.Namespace) -> Any:
+    from jetcap_ros.captioner import SHIPPED_CHECKPOINT
+    from jetcap_ros.cli import UserError
+    from jetcap_ros.models.checkpoint import sha256
     from jetcap_ros.replay.runner import ReplaySettings
     engine = engine_settings(args)
+    checkpoint = os.path.abspath(os.path.expanduser(engine.checkpoint)) if args.checkpoint else ''
+    try:
+        digest = sha256(checkpoint or SHIPPED_CHECKPOINT)
+    except OSError as error:
+        raise UserError(f'--checkpoint {checkpoint}: {error.strerror}') from error
     return ReplaySettings(tuple(args.topic), args.every, {
-        'model': engine.model, 'fallback': engine.fallback,
-        'checkpoint': str(Path(engine.checkpoint).absolute()) if engine.checkpoint else '',
-        'quantize': engine.quantize, 'device': engine.device, 'beam_size': engine.beam_size,
-        'max_length': engine.max_length})
+        'model': engine.model, 'fallback': engine.fallback, 'checkpoint': checkpoint,
+        # Every process, and whoever goes on tomorrow, shall use the very same.
+        'checkpoint_sha256': digest, 'quantize': engine.quantize, 'device': engine.device,
+        'beam_size': engine.beam_size, 'max_length': engine.max_length})
 
 
 def _replay_one(

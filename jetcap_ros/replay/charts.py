@@ -65,11 +65,12 @@ def line_chart(
 
 
 def nice_ceiling(value: float) -> float:
-    """Return the next 1, 2 or 5 times a power of ten."""
+    """Return the next round number, one digit or 1.5 times a power of ten."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in (1, 2, 5, 10) if value <= step * power * (1 + 1e-9))
+    steps = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
+    return next(step * power for step in steps if value <= step * power * (1 + 1e-9))
 
 
 def _path(x: np.ndarray, y: np.ndarray) -> str:

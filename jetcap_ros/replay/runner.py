@@ -175,13 +175,15 @@ def _check_settings(
         previous: Dict[str, Any], bag: Bag, settings: ReplaySettings, out: Path) -> None:
     if not previous:
         return
-    # As they come back from JSON.
-    wanted = {**asdict(settings), 'topics': list(settings.topics)}
     if previous['result']['bag'] != bag.path.name:
         raise ReplayError(
             f'{out} holds a replay of {previous["result"]["bag"]}; choose another --out')
-    for key, value in wanted.items():
-        if previous['settings'].get(key) != value:
+    before, now = (
+        {'topics': list(values['topics']), 'every': values['every'], **values['captioner']}
+        for values in (previous['settings'], asdict(settings)))
+    for key, value in now.items():
+        # Where a checkpoint is does not matter, it is known by its SHA-256.
+        if key != 'checkpoint' and before.get(key) != value:
             raise ReplayError(
-                f'{out} was made with {key} {previous["settings"].get(key)}, not {value}: go on'
-                ' with the same options, or choose another --out')
+                f'{out} was made with {key} {before.get(key)}, not {value}: go on with the same'
+                ' options, or choose another --out')
