@@ -1,10 +1,11 @@
 """Play a bag through the captioner in its own time, and record the captions."""
 
 from pathlib import Path
+from typing import List
 
 from launch import LaunchDescription
 from launch.actions import (
-    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription, LogInfo,
+    DeclareLaunchArgument, EmitEvent, ExecuteProcess, IncludeLaunchDescription,
     RegisterEventHandler, TimerAction)
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
@@ -28,6 +29,14 @@ def generate_launch_description() -> LaunchDescription:
     def end(reason: str) -> EmitEvent:
         return EmitEvent(event=Shutdown(reason=reason))
 
+    def on_exit(event, context) -> List:
+        if context.is_shutdown:
+            return []
+        if event.action is play:
+            # The last frame is still being captioned.
+            return [TimerAction(period=3.0, actions=[end('the bag has been captioned')])]
+        return [end(f'{event.process_name} has ended')]
+
     return LaunchDescription([
         DeclareLaunchArgument('bag', description='the bag to play, with the camera in it'),
         DeclareLaunchArgument(
@@ -39,16 +48,12 @@ def generate_launch_description() -> LaunchDescription:
         # Its other arguments pass through.
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(Path(__file__).parent / 'captioner.launch.py')),
-            launch_arguments={'use_sim_time': 'true', 'autostart': 'true'}.items()),
+            launch_arguments={
+                'use_sim_time': 'true', 'autostart': 'true', 'respawn': 'false'}.items()),
         RegisterEventHandler(
             OnStateTransition(goal_state='active', entities=[play], handle_once=True)),
         RegisterEventHandler(OnStateTransition(
             start_state='configuring', goal_state='unconfigured',
             entities=[end('the captioner could not be configured')])),
-        # The last frame is still being captioned.
-        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=[
-            LogInfo(msg='the bag has ended'),
-            TimerAction(period=3.0, actions=[end('the bag has been captioned')])])),
-        RegisterEventHandler(OnProcessExit(
-            target_action=record, on_exit=[end('the recorder has ended')])),
+        RegisterEventHandler(OnProcessExit(on_exit=on_exit)),
     ])
