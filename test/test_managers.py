@@ -114,6 +114,7 @@ def test_a_node_that_ends_breaks_its_bond_and_stops_the_others(bonds):
             LifecycleManager(
                 front.domain, ['rear', 'captioner'], bond_timeout=BOND_TIMEOUT) as manager:
         assert manager.startup()
+        front.spin(1.5)  # silence is noticed from the second heartbeat on
         assert rear.end(signal.SIGTERM) == 0
         wait_for_broken_bond(manager)
         # The clean-up after it is not reached, as one node did not answer.
@@ -124,7 +125,7 @@ def test_a_node_that_stalled_is_reset_and_comes_back(bonds):
     with NodeProcess(SIMPLE) as node, LifecycleManager(
             node.domain, ['captioner'], bond_timeout=BOND_TIMEOUT) as manager:
         assert manager.startup()
-        node.spin(1.5)  # silence is noticed from the second heartbeat on
+        node.spin(1.5)
         node.process.send_signal(signal.SIGSTOP)
         goes_on = threading.Timer(
             BOND_TIMEOUT + 1.5, node.process.send_signal, (signal.SIGCONT,))
