@@ -1,0 +1,1 @@
+"""The demonstration: a camera of photographs, the node beside it, and a page of its captions."""

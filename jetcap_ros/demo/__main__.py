@@ -1,0 +1,151 @@
+"""
+Show pictures to a camera, have the node caption them, and write a page of what it said.
+
+The node runs as on a robot: a process of its own, driven through its lifecycle services.
+"""
+
+import argparse
+import os
+import re
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional
+
+from ..cli import UserError
+
+TIMES = 3  # captions to wait for, of each picture
+CAPTION_S = 30  # for them to come; a slow computer takes a second each
+TEMPLATE = Path(__file__).with_name('index.html')
+STAGE = re.compile(r'([\d.]+) s, RSS (\d+) MB, (\d+) MB available')
+
+
+def main() -> int:
+    """Run the demonstration; 1 if the robot failed, 2 if the pictures cannot be used."""
+    parser = argparse.ArgumentParser(prog='python -m jetcap_ros.demo', description=__doc__)
+    parser.add_argument(
+        '--out', type=Path, default=Path('demo'), help='folder for index.html (default: demo)')
+    parser.add_argument(
+        '--images', type=Path, metavar='FOLDER',
+        help='your own pictures (default: photographs of scikit-image)')
+    parser.add_argument(
+        '--model', choices=('mobilenet', 'simple'), default='mobilenet',
+        help='what the node is told to load (default: mobilenet)')
+    args = parser.parse_args()
+    # Nothing else on this network shall be disturbed, or disturb.
+    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
+    try:
+        run(args.out, args.images, args.model)
+    except UserError as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return 130
+    except RuntimeError as error:
+        print(f'demo: {error}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(out: Path, folder: Optional[Path], model: str) -> None:
+    """
+    Drive the node through its life, telling about it, and write out/index.html.
+
+    :param folder: of the pictures; None for those of scikit-image.
+    :raises UserError: if the pictures or `out` cannot be used.
+    :raises RuntimeError: if the node or the camera fails.
+    """
+    try:
+        import rclpy  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f'ROS 2 is not here ({error}): source its setup file, or run `make demo`') from error
+    from .pictures import find_pictures, read_picture
+    from .robot import RATE_HZ, Robot
+    pictures = find_pictures(folder)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{out}: {error.strerror}') from error
+    say(f'{len(pictures)} pictures at {RATE_HZ:.0f} Hz; '
+        f'to look on: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
+    steps: List[Dict[str, Any]] = []
+    cards: List[Dict[str, Any]] = []
+    parameters = {'model': model, 'max_rate_hz': 0.0}
+    with Robot(parameters, lambda line: say(f'    {line}')) as robot:
+        def step(name: str, act: Callable[[], Any]) -> None:
+            say(name)
+            began = time.monotonic()
+            act()
+            seconds, memory = time.monotonic() - began, robot.memory()
+            steps.append({'name': name, 'seconds': seconds, 'memory': memory})
+            say(f'  {seconds:.2f} s, {memory}')
+
+        def caption_all() -> None:
+            for picture in pictures:
+                try:
+                    pixels = read_picture(picture.path)
+                except UserError as error:
+                    say(f'  {error}')
+                    continue
+                captions = []
+                for info in robot.show(picture.path, TIMES, CAPTION_S):
+                    captions.append(info)
+                    say(f'  {picture.path.name:<20} {info["latency_ms"]:5.0f} ms  '
+                        f'{info["caption"]}  ({info["score"]:.2f}, {info["model"]})')
+                cards.append({'picture': picture, 'pixels': pixels, 'captions': captions})
+
+        step('start the node', robot.start)
+        step('configure', robot.configure)
+        step('activate', robot.activate)
+        step('caption', caption_all)
+        if not cards:
+            raise UserError(f'{folder}: none of the {len(pictures)} pictures could be read')
+        diagnostics = robot.wait_for_diagnostics()
+        step('deactivate', robot.deactivate)
+        step('cleanup', robot.clean_up)
+        say('end')
+        code = robot.end()
+    if code:
+        raise RuntimeError(f'the node ended with code {code}')
+    page = out / 'index.html'
+    write_page(page, steps, cards, diagnostics)
+    say(f'written: {page}')
+
+
+def write_page(
+        path: Path, steps: List[Dict[str, Any]], cards: List[Dict[str, Any]],
+        diagnostics: Dict[str, str]) -> None:
+    """Write the page; the folder exists."""
+    from ..html import data_uri, render_page, thumbnail
+    stages = []
+    for key, value in diagnostics.items():
+        if key.startswith('stage '):
+            seconds, rss_mb, available_mb = map(float, STAGE.fullmatch(value).groups())
+            stages.append({
+                'name': key[len('stage '):], 'seconds': seconds, 'rss_mb': rss_mb,
+                'available_mb': available_mb})
+    for card in cards:
+        card['uri'] = data_uri(thumbnail(card['pixels'], 480))
+        card['latency_ms'] = statistics.median(info['latency_ms'] for info in card['captions'])
+    latencies = [info['latency_ms'] for card in cards for info in card['captions']]
+    path.write_text(render_page(
+        'What the camera saw', TEMPLATE.read_text(encoding='utf-8'),
+        steps=steps, stages=stages, cards=cards, diagnostics=diagnostics,
+        latency_ms=statistics.median(latencies), total=len(latencies)), encoding='utf-8')
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

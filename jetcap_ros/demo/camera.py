@@ -1,0 +1,61 @@
+"""
+The camera of the demonstration, a process of its own: shows picture files in turn.
+
+Standard input says which, one path a line; each is published until the next, and the end of the
+input is the end of the camera. The file's name goes along as the frame's frame_id.
+"""
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
+
+from .pictures import read_picture
+
+
+def main() -> None:
+    """Publish until standard input ends."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--topic', default='/image_raw')
+    parser.add_argument('--rate', type=float, default=5.0, help='frames per second')
+    args = parser.parse_args()
+    rclpy.init()
+    node = rclpy.create_node('demo_camera')
+    publisher = node.create_publisher(Image, args.topic, qos_profile_sensor_data)
+    ended = threading.Event()
+    frame = None
+
+    def follow_input() -> None:
+        nonlocal frame
+        try:
+            for line in sys.stdin:
+                frame = make_frame(Path(line.rstrip('\n')))
+        finally:
+            ended.set()
+
+    threading.Thread(target=follow_input, daemon=True).start()
+    while not ended.wait(1 / args.rate):
+        message = frame
+        if message is not None:
+            message.header.stamp = node.get_clock().now().to_msg()
+            publisher.publish(message)
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def make_frame(path: Path) -> Image:
+    """Return a picture as a message that is not yet stamped."""
+    pixels = read_picture(path)
+    height, width = pixels.shape[:2]
+    message = Image(height=height, width=width, encoding='rgb8', is_bigendian=0, step=3 * width)
+    message.data = pixels.tobytes()
+    message.header.frame_id = path.name
+    return message
+
+
+if __name__ == '__main__':
+    main()

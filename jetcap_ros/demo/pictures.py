@@ -1,0 +1,77 @@
+"""The pictures of the demonstration: photographs of scikit-image, or those of a folder."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import List, Optional
+
+import cv2
+import numpy as np
+
+from ..cli import UserError
+
+CAMERA_SIZE = (640, 480)  # larger pictures are made to fit, as a camera would have them
+
+# Photographs that scikit-image installs, and whose they are.
+PHOTOGRAPHS = {
+    'astronaut.png': 'Eileen Collins. NASA, public domain',
+    'chelsea.png': 'Chelsea the cat. Stéfan van der Walt, CC0',
+    'coffee.png': 'Rachel Michetti, Pikolo Espresso Bar, CC0',
+    'rocket.jpg': 'DSCOVR on Falcon 9. SpaceX, public domain',
+    'camera.png': 'Lav Varshney, CC0',
+    'motorcycle_left.png': 'Middlebury stereo data 2014, Scharstein et al.',
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture file and whose it is, '' where nobody said."""
+
+    path: Path
+    credit: str = ''
+
+
+def find_pictures(folder: Optional[Path]) -> List[Picture]:
+    """
+    Return the pictures of a folder, by name; without a folder, scikit-image's photographs.
+
+    :raises UserError: if there are none.
+    """
+    if folder is None:
+        spec = importlib.util.find_spec('skimage')  # found, not imported
+        if spec is None:
+            raise UserError(
+                'the photographs come with scikit-image: pip install scikit-image, or give your '
+                'own with --images FOLDER')
+        data = Path(spec.origin).parent / 'data'
+        pictures = [Picture(data / name, credit) for name, credit in PHOTOGRAPHS.items()]
+        pictures = [picture for picture in pictures if picture.path.is_file()]
+        if not pictures:
+            raise UserError(f'no photographs in {data}: give your own with --images FOLDER')
+        return pictures
+    if not folder.is_dir():
+        raise UserError(f'{folder}: no such folder')
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    pictures = [Picture(path) for path in files if cv2.haveImageReader(str(path))]
+    if not pictures:
+        raise UserError(
+            f'{folder}: no pictures among {len(files)} files, expected JPEG, PNG or another '
+            'format that OpenCV reads')
+    return pictures
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """
+    Return a picture as (H, W, 3) uint8 RGB, made to fit CAMERA_SIZE.
+
+    :raises UserError: if it is damaged.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise UserError(f'{path}: not a picture that OpenCV can read')
+    height, width = image.shape[:2]
+    scale = min(CAMERA_SIZE[0] / width, CAMERA_SIZE[1] / height)
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
