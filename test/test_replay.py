@@ -130,6 +130,7 @@ def test_what_was_stopped_goes_on_to_the_same_captions(tmp_path, number):
     arguments = (bag, '--every', '0.4', '--out')
     process = start_replay(*arguments, tmp_path / 'out')
     wait_for_lines(process, tmp_path / 'out/captions.jsonl', 5)
+    assert replay(*arguments, tmp_path / 'out', '--resume') == 2  # it is being written
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     count = len(records(tmp_path / 'out'))

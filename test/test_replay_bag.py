@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jetcap_ros.image_decoding import decode_compressed, decode_image
-from jetcap_ros.replay.bag import BagError, find_bags, open_bag
+from jetcap_ros.replay.bag import find_bags, open_bag
+from jetcap_ros.replay.errors import ReplayError
 from replay_bags import frame_image, noise_image, RECORDING_DELAY, START, write_bag
 
 RAW, COMPRESSED = '/front/image_raw', '/rear/image_raw/compressed'
@@ -159,7 +160,7 @@ def test_finds_bags_below_a_folder(tmp_path):
     (tmp_path / 'c').rmdir()
     assert list(find_bags([tmp_path])) == ['loose.mcap', 'monday/a', 'tuesday/b']
     assert list(find_bags([tmp_path / 'monday' / 'a'])) == ['a']
-    with pytest.raises(BagError, match='same name'):
+    with pytest.raises(ReplayError, match='same name'):
         find_bags([tmp_path / 'monday', tmp_path / 'monday'])
 
 
@@ -169,5 +170,5 @@ def test_finds_bags_below_a_folder(tmp_path):
 def test_what_is_no_bag_is_refused(tmp_path, name, text):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'notes.txt').write_text('hello')
-    with pytest.raises(BagError, match=text):
+    with pytest.raises(ReplayError, match=text):
         open_bag(tmp_path / name)

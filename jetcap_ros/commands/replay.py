@@ -62,9 +62,12 @@ def run(args: argparse.Namespace) -> int:
     """Caption the bags, then compare and copy their captions if that is asked for."""
     from jetcap_ros.captioner import CaptionerError
     from jetcap_ros.cli import UserError
-    from jetcap_ros.replay.bag import BagError, find_bags
-    from jetcap_ros.replay.console import Interruption
-    from jetcap_ros.replay.runner import ReplayError
+    try:
+        from jetcap_ros.replay.bag import find_bags
+        from jetcap_ros.replay.console import Interruption
+        from jetcap_ros.replay.errors import ReplayError
+    except ModuleNotFoundError as error:
+        raise UserError(f"needs {error.name}: pip install 'jetcap_ros[replay]'") from error
     if args.every < 0:
         raise UserError(f'--every {args.every}: expected 0 or more seconds')
     if not 0 <= args.threshold <= 1:
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             if interruption.event.is_set():
                 _tell('stopped; the same command with --resume goes on')
                 return 130
-    except (BagError, ReplayError) as error:
+    except ReplayError as error:
         raise UserError(str(error)) from error
     except CaptionerError as error:
         raise UserError(

@@ -21,6 +21,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from . import salvage
+from .errors import ReplayError
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 # The image messages have been the same in all distributions, so one store serves all bags.
@@ -28,10 +29,6 @@ TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
 
 _STORAGE_SUFFIXES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd')
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a CDR message starts with a zero byte
-
-
-class BagError(ValueError):
-    """What was given is not a bag; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +95,12 @@ def open_bag(path: Path) -> Bag:
     """
     Return the bag at a path, a folder or a storage file.
 
-    :raises BagError: if there is none.
+    :raises ReplayError: if there is none.
     """
     if path.suffix == '.bag':
-        raise BagError(f'{path} is a ROS 1 bag: convert it with rosbags-convert first')
+        raise ReplayError(f'{path} is a ROS 1 bag: convert it with rosbags-convert first')
     if not path.exists():
-        raise BagError(f'{path} does not exist')
+        raise ReplayError(f'{path} does not exist')
     problems: List[str] = []
     metadata = _read_metadata(path, problems) if path.is_dir() else {}
     files = [path]
@@ -116,9 +113,9 @@ def open_bag(path: Path) -> Bag:
         # The recorder's order; what it did not come to list follows.
         files.sort(key=lambda file: listed.index(file) if file in listed else len(listed))
     elif not path.name.endswith(_STORAGE_SUFFIXES):
-        raise BagError(f'{path} is neither a .db3 nor an .mcap file')
+        raise ReplayError(f'{path} is neither a .db3 nor an .mcap file')
     if not files:
-        raise BagError(f'{path} holds no .db3 or .mcap file')
+        raise ReplayError(f'{path} holds no .db3 or .mcap file')
     bag = Bag(path, files, {}, problems=problems)
     try:
         topics = [entry['topic_metadata'] for entry in metadata['topics_with_message_count']]
@@ -138,7 +135,7 @@ def find_bags(paths: Iterable[Path]) -> Dict[str, Path]:
     A folder is one bag if it has a metadata.yaml, or if its storage files are named as the
     recorder names them, after the folder; otherwise each storage file is a bag of its own.
 
-    :raises BagError: if there is none, or two have the same name.
+    :raises ReplayError: if there is none, or two have the same name.
     """
     found: Dict[str, Path] = {}
     for path in paths:
@@ -150,9 +147,10 @@ def find_bags(paths: Iterable[Path]) -> Dict[str, Path]:
                 str(bag.relative_to(path)): bag for folder in folders
                 for bag in ([folder] if _is_bag(folder) else _storage_files(folder))}
         if not bags:
-            raise BagError(f'there is no bag in {path}')
+            raise ReplayError(f'there is no bag in {path}')
         for name in bags.keys() & found.keys():
-            raise BagError(f'{found[name]} and {bags[name]} have the same name: replay them apart')
+            raise ReplayError(
+                f'{found[name]} and {bags[name]} have the same name: replay them apart')
         found.update(bags)
     return found
 

@@ -9,14 +9,16 @@ bags and the output, and goes on from what an earlier attempt has left.
 import multiprocessing
 import multiprocessing.connection
 import os
+import queue
 import signal
 import threading
-from concurrent.futures import as_completed, CancelledError, Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
-from .runner import Observer, replay_bag, ReplayError, ReplayResult, ReplaySettings
+from .errors import ReplayError
+from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
 from ..captioner import Captioner, CaptionerError, CaptionerSettings
 from ..html import render_page
 from ..memory_utils import available_memory_mb
@@ -142,7 +144,7 @@ class Cluster:
             import distributed
         except ImportError as error:
             raise ReplayError(
-                "a cluster needs Dask: pip install 'jetcap_ros[fleet]'") from error
+                "a cluster needs Dask: pip install 'jetcap_ros[dask]'") from error
         try:
             self._client = distributed.Client(address, timeout=CONNECT_TIMEOUT_S)
         except OSError as error:
@@ -168,10 +170,18 @@ def run_jobs(jobs: List[Job], executor: Executor, stopping: threading.Event) -> 
     :param stopping: once set, jobs that have not begun are left out.
     """
     futures = {executor.submit(run_job, job): job for job in jobs}
-    for future in as_completed(futures):
-        if stopping.is_set():
-            for waiting in futures:
-                waiting.cancel()
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+
+    def cancel_when_stopping() -> None:
+        stopping.wait()
+        for future in futures:
+            future.cancel()
+
+    threading.Thread(target=cancel_when_stopping, daemon=True).start()
+    for _ in jobs:
+        future = ended.get()
         job = futures[future]
         try:
             yield job, future.result()

@@ -11,6 +11,7 @@ Every line is handed to the system as it is written, so the folder is whole at a
 """
 
 import csv
+import fcntl
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Dict, Iterator, NamedTuple
 import numpy as np
 
 from .captions import CaptionRecord, drop_partial_line, read_records, write_record
+from .errors import ReplayError
 from ..html import thumbnail
 
 # For each topic; a report stays small enough to be opened and sent.
@@ -55,8 +57,14 @@ class ReplayFolder:
     topics: Dict[str, TopicState] = field(default_factory=dict)
 
     def __enter__(self) -> 'ReplayFolder':
-        """Make the folder, or take up the state of the replay it holds."""
+        """
+        Make the folder, or take up the state of the replay it holds.
+
+        :raises ReplayError: if another process is writing to it.
+        """
         (self.path / 'thumbnails').mkdir(parents=True, exist_ok=True)
+        self._captions = (self.path / 'captions.jsonl').open('a', encoding='utf-8')
+        self._lock()
         for name in ('captions.jsonl', 'skipped.jsonl', 'timings.csv'):
             drop_partial_line(self.path / name)
         for record in self.records():
@@ -65,7 +73,6 @@ class ReplayFolder:
             state = self.state(topic)
             state.skipped += 1
             state.last_time = max(state.last_time, bag_time)
-        self._captions = (self.path / 'captions.jsonl').open('a', encoding='utf-8')
         self._skipped = (self.path / 'skipped.jsonl').open('a', encoding='utf-8')
         self._timings = (self.path / 'timings.csv').open('a', encoding='utf-8', buffering=1)
         if not self._timings.tell():
@@ -118,6 +125,16 @@ class ReplayFolder:
         partial = self.path / 'replay.json.partial'
         partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
         partial.replace(self.path / 'replay.json')
+
+    def _lock(self) -> None:
+        """Keep the folder from a second writer until this one closes it or ends."""
+        try:
+            fcntl.flock(self._captions, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._captions.close()
+            raise ReplayError(f'another replay is writing to {self.path}') from None
+        except OSError:
+            pass  # a file system without locks
 
     def _count(self, record: CaptionRecord) -> bool:
         """Take a record into its topic's state and return whether the caption changed."""

@@ -10,16 +10,13 @@ import psutil
 
 from .bag import Bag, Frame, open_bag
 from .captions import CaptionRecord
+from .errors import ReplayError
 from .folder import ReplayFolder, Timing
 from .report import write_report
 from ..image_decoding import decode_compressed, decode_image
 
 MB = 1 << 20
 MAX_NOTICES = 3  # of skipped frames, for each topic
-
-
-class ReplayError(ValueError):
-    """What keeps a bag from being replayed; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,8 @@ def replay_bag(
     Caption a bag into a folder, going on from what the folder already holds.
 
     :param get_captioner: returns a configured Captioner; only called if there is work to do.
-    :raises BagError: if there is no bag at the path.
-    :raises ReplayError: if the bag has no such topic, or the folder is of another replay.
+    :raises ReplayError: if there is no bag or no such topic, or the folder is of another replay
+        or being written by another process.
     """
     bag = open_bag(path)
     _check_topics(bag, settings)

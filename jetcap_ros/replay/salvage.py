@@ -10,6 +10,10 @@ import sqlite3
 from pathlib import Path
 from typing import Iterator, Tuple
 
+from mcap.exceptions import EndOfFile, RecordLengthLimitExceeded
+from mcap.records import Channel, Message as McapMessage, Schema
+from mcap.stream_reader import StreamReader
+
 Message = Tuple[str, str, int, bytes]
 
 
@@ -47,10 +51,6 @@ def read_mcap(path: Path) -> Iterator[Message]:
 
     :raises BrokenFile: after the last message that can be read, if the file is damaged.
     """
-    from mcap.exceptions import EndOfFile, RecordLengthLimitExceeded
-    from mcap.records import Channel, Message as McapMessage, Schema
-    from mcap.stream_reader import StreamReader
-
     schemas, channels = {}, {}
     size = path.stat().st_size
     with path.open('rb') as file:
