@@ -104,9 +104,13 @@ def safe_import_wrapper(name: str, need_mb: float) -> ModuleType:
     """
     Import a module only if there is memory for it, and say clearly why it failed.
 
+    One that is imported already needs none.
+
     :raises MemoryError: if fewer than `need_mb` are available, or the import runs out of memory.
     :raises ImportError: for whatever else the import raises, which becomes its cause.
     """
+    if name in sys.modules:
+        return importlib.import_module(name)
     available_mb = check_available_memory(need_mb, f'importing {name}')
     shortage = f'importing {name} ran out of memory, with {available_mb:.0f} MB available before'
     try:

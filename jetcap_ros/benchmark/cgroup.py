@@ -88,9 +88,11 @@ class MemoryCgroup:
         return int(peak.read_text()) / MB if peak.exists() else None
 
     @property
-    def anonymous_mb(self) -> float:
-        """Return the memory that is no copy of a file: what cannot be dropped."""
-        return self._table('memory.stat')['total_rss' if self._v1 else 'anon'] / MB
+    def held_mb(self) -> float:
+        """Return the memory that is no copy of a file on disk: what cannot be dropped."""
+        stat = self._table('memory.stat')
+        names = ('total_rss', 'total_shmem') if self._v1 else ('anon', 'shmem')
+        return sum(stat[name] for name in names) / MB
 
     @property
     def oom_kills(self) -> Optional[int]:

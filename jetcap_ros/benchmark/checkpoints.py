@@ -1,0 +1,45 @@
+"""Checkpoints with random weights, of any size, for measurements that no training decides."""
+
+import json
+from pathlib import Path
+from typing import Tuple
+
+
+def make_checkpoint(
+        folder: Path, vocab_size: int = 4000, quantize: str = 'int8',
+        encoder: str = 'mobilenet_v3_small', seed: int = 0) -> Tuple[Path, Path]:
+    """
+    Write a `.pth` with random weights and its packed form, and return their paths.
+
+    Its captions never end by themselves, so each has exactly as many words as asked for.
+    """
+    import torch
+
+    from ..models.checkpoint import read_checkpoint
+    from ..models.mobilenet import MobileNetCaptioningModel
+    from ..models.packed import pack
+    torch.manual_seed(seed)
+    model = MobileNetCaptioningModel(vocab_size, encoder=encoder)
+    words = ['<pad>', '<start>', '<end>', '<unk>'] + [f'w{i}' for i in range(4, vocab_size)]
+    with torch.no_grad():
+        model.decoder.fc.weight.mul_(8)  # logits that differ, as a trained model's do
+        model.decoder.fc.bias[:4] = -1e4
+    plain = folder / f'{encoder}_{vocab_size}.pth'
+    torch.save({
+        'model_state_dict': model.state_dict(), 'vocab_size': vocab_size,
+        'word_map': {word: index for index, word in enumerate(words)},
+        'rev_word_map': dict(enumerate(words))}, plain)
+    packed = folder / f'{encoder}_{vocab_size}_{quantize}.safetensors'
+    pack(read_checkpoint(str(plain)), str(packed), quantize)
+    return plain, packed
+
+
+def main(folder: str, options: str) -> None:
+    """Make one in a process of its own, so that torch stays out of the one that measures."""
+    plain, packed = make_checkpoint(Path(folder), **json.loads(options))
+    print(json.dumps({'plain': str(plain), 'packed': str(packed)}))
+
+
+if __name__ == '__main__':
+    import sys
+    main(*sys.argv[1:])

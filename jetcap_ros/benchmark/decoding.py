@@ -1,0 +1,90 @@
+"""
+Time one model on one checkpoint, without node and worker, in a process of its own.
+
+Prints a JSON line: ms of the encoder, of greedy decoding and of beam search, and the words.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from typing import Callable, Dict
+
+
+def timed(work: Callable, repeats: int) -> Dict[str, float]:
+    """Return the median and the least milliseconds of a call, after two that warm up."""
+    work()
+    work()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - started) * 1e3)
+    return {'p50': statistics.median(times), 'min': min(times)}
+
+
+def main() -> None:
+    """Load, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('model', choices=('eager', 'mobilenet', 'simple'))
+    parser.add_argument('checkpoint', help='.pth for eager, packed for the others')
+    parser.add_argument('--quantize', default='int8')
+    parser.add_argument('--length', type=int, default=20)
+    parser.add_argument('--beams', type=int, nargs='*', default=[3])
+    parser.add_argument('--repeats', type=int, default=30)
+    parser.add_argument('--threads', type=int, default=0)
+    args = parser.parse_args()
+    import numpy as np
+
+    from .processes import peak_rss_mb
+    picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
+    result: Dict[str, object] = {}
+    if args.model == 'eager':
+        import torch
+
+        from ..preprocessing import normalize
+        from .plain_model import load_plain_model
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        model, checkpoint = load_plain_model(args.checkpoint)
+        word_map = checkpoint['word_map']
+
+        def generate():
+            return model.generate(
+                torch.from_numpy(normalize(picture)), word_map['<start>'], word_map['<end>'],
+                args.length)
+
+        image = torch.from_numpy(normalize(picture))
+        with torch.no_grad():
+            result['encoder'] = timed(lambda: model.encoder(image), args.repeats)
+        result['indices'] = generate()
+        result['greedy'] = timed(generate, args.repeats)
+    else:
+        from ..lazy_loader import LazyModel
+        model = LazyModel(
+            args.checkpoint, args.model, quantize=args.quantize, num_threads=args.threads,
+            reserve_memory_mb=0).model
+        vocabulary = model.vocabulary
+        image = model.as_input(picture)
+
+        def generate(beam_size=1):
+            return model.search(
+                model.as_input(picture), vocabulary.start, vocabulary.end, args.length, beam_size)
+
+        if args.model == 'mobilenet':
+            import torch
+            tensor = torch.from_numpy(image)
+            with torch.inference_mode():
+                result['encoder'] = timed(lambda: model.cells(tensor), args.repeats)
+        else:
+            result['encoder'] = timed(lambda: model.cells(image), args.repeats)
+        result['indices'] = [int(index) for index in generate().indices]
+        result['greedy'] = timed(generate, args.repeats)
+        for beams in args.beams:
+            result[f'beam {beams}'] = timed(lambda: generate(beams), args.repeats)
+    result['peak_rss_mb'] = peak_rss_mb()
+    print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,100 @@
+"""Memory of the node and its worker, of the flow it replaces, and of the floor under both."""
+
+import statistics
+import time
+from typing import Any, Dict, List
+
+import numpy as np
+
+from .node_under_test import NodeUnderTest, prepare_network
+from .plan import Plan
+from .processes import Watch, run_child, shares_mb
+from .report import Table
+
+IMPORT_TORCH = '''
+import json, time
+started = time.perf_counter()
+import torch
+seconds = time.perf_counter() - started
+from jetcap_ros.benchmark.processes import peak_rss_mb
+print(json.dumps({'seconds': seconds, 'peak_rss_mb': peak_rss_mb()}))
+'''
+BARE_NODE = '''
+import json, time
+started = time.perf_counter()
+import rclpy
+from rclpy.lifecycle import LifecycleNode
+rclpy.init()
+node = LifecycleNode('bare')
+rclpy.spin_once(node, timeout_sec=0.1)
+seconds = time.perf_counter() - started
+from jetcap_ros.benchmark.processes import peak_rss_mb
+print(json.dumps({'seconds': seconds, 'peak_rss_mb': peak_rss_mb()}))
+'''
+
+
+def measure(plan: Plan) -> Dict[str, Any]:
+    """Return the figures of each flow, in MB and seconds."""
+    torch = [run_child(['-c', IMPORT_TORCH]) for _ in range(plan.rounds)]
+    result: Dict[str, Any] = {
+        'import torch': {
+            name: statistics.median(run[name] for run in torch) for name in torch[0]},
+        'bare rclpy node': run_child(
+            ['-c', BARE_NODE], environment=prepare_network()),
+        'naive flow': run_child(['-m', 'jetcap_ros.benchmark.naive_flow', plan.small_plain]),
+    }
+    for model in ('mobilenet', 'simple'):
+        result[model] = measure_node(plan, {'model': model, 'checkpoint': plan.checkpoint})
+        result[f'{model}, MobileNetV3-Small'] = measure_node(
+            plan, {'model': model, 'checkpoint': plan.small_packed})
+    return result
+
+
+def measure_node(plan: Plan, parameters: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what node and worker hold while they configure and caption."""
+    picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    with NodeUnderTest({'min_available_memory_mb': 0.0, **parameters}) as node:
+        node.wait_for_start()
+        unconfigured = sum(shares_mb(node.pids()).values())
+        with Watch(node.pids) as watch:
+            node.start()
+            for _ in range(plan.captions // 4):
+                node.caption(picture)
+        shares = shares_mb(node.pids())
+        worker = sum(mb for pid, mb in shares.items() if pid != node.process.pid)
+        peaks = watch.peak_rss_mb
+        deadline = time.monotonic() + 5
+        while not any(key.startswith('stage ') for key in node.diagnostics) \
+                and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return {
+            'model': node.diagnostics.get('model'), 'unconfigured_mb': unconfigured,
+            'peak_mb': watch.peak_mb, 'settled_mb': sum(shares.values()),
+            'node_mb': shares[node.process.pid], 'worker_mb': worker,
+            'node_peak_rss_mb': peaks[node.process.pid],
+            'worker_peak_rss_mb': max(
+                mb for pid, mb in peaks.items() if pid != node.process.pid),
+            'stages': {
+                key[len('stage '):]: value for key, value in node.diagnostics.items()
+                if key.startswith('stage ')}}
+
+
+def tables(result: Dict[str, Any]) -> List[Table]:
+    """Return the figures as tables."""
+    flows = []
+    for name in ('import torch', 'bare rclpy node', 'naive flow'):
+        flow = result[name]
+        flows.append([
+            name, flow['peak_rss_mb'], None, None, None,
+            flow.get('seconds', flow.get('ready_s'))])
+    stages = []
+    for name, flow in result.items():
+        if 'settled_mb' not in flow:
+            continue
+        flows.append([
+            name, flow['peak_mb'], flow['settled_mb'], flow['node_mb'], flow['worker_mb'], None])
+        stages += [[name, stage, text] for stage, text in flow['stages'].items()]
+    return [
+        Table('Memory (MB; pages that node and worker share are counted once)',
+              ['flow', 'peak', 'settled', 'of it node', 'of it worker', 'seconds'], flows),
+        Table('Worker after each stage', ['flow', 'stage', 'time and memory'], stages)]

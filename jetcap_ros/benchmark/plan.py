@@ -1,0 +1,41 @@
+"""How much to measure, and on which checkpoints."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .processes import run_child
+
+
+@dataclass
+class Plan:
+    """What all measurements share."""
+
+    checkpoint: str  # of the node; '' is the shipped one
+    small_plain: str  # MobileNetV3-Small with random weights, .pth
+    small_packed: str  # the same, int8
+    small_packed_float: str  # the same, float32
+    folder: Path  # for what a measurement writes
+    quick: bool = False
+    seconds: float = 20.0  # of a measurement that runs for a time
+    sustained_s: float = 60.0  # of the camera at 30 Hz
+
+    @property
+    def rounds(self) -> int:
+        """Return how often a process is started anew for a figure."""
+        return 1 if self.quick else 5
+
+    @property
+    def captions(self) -> int:
+        """Return how many captions make a latency."""
+        return 12 if self.quick else 200
+
+
+def make_plan(folder: Path, checkpoint: str, quick: bool, minutes: float) -> Plan:
+    """Write the checkpoints that are needed and return the plan."""
+    paths = {}
+    for quantize in ('int8', 'none'):
+        paths[quantize] = run_child([
+            '-m', 'jetcap_ros.benchmark.checkpoints', str(folder), f'{{"quantize": "{quantize}"}}'])
+    return Plan(
+        checkpoint, paths['int8']['plain'], paths['int8']['packed'], paths['none']['packed'],
+        folder, quick, 3.0 if quick else 20.0, 6.0 if quick else minutes * 60)

@@ -1,0 +1,111 @@
+"""
+Measure memory and time, and try out what happens when memory is short.
+
+Runs the node, its worker and the flow they replace on this machine, and prints tables; progress
+goes to stderr. Needs torch, torchvision and ROS. Other programs that keep the cores busy falsify
+what is measured.
+"""
+
+import argparse
+
+PARTS = ('memory', 'time', 'growth')
+# A bare node has about 85 MB, a bare import of torch 300 that cannot be dropped.
+SWEEP_MB = (60, 80, 100, 120, 140, 160, 180, 200, 225, 250, 275, 300, 350, 400, 450, 500, 550, 600,
+            700, 800, 900, 1000, 1100, 1200, 1300, 1400, 1500)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        'parts', nargs='*', metavar='PART',
+        help=f'what to measure: {", ".join(PARTS)} (default: memory and time)')
+    parser.add_argument(
+        '--memory-sweep', action='store_true',
+        help='run node and worker under memory limits instead, in a real cgroup (as root)')
+    parser.add_argument(
+        '--limits', type=int, nargs='+', metavar='MB', default=SWEEP_MB,
+        help='limits of the sweep (default: 60 to 1500)')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE', default='',
+        help='a packed file for the node (default: the one that is shipped)')
+    parser.add_argument(
+        '--quick', action='store_true', help='few repetitions: to try it, not to quote it')
+    parser.add_argument(
+        '--minutes', type=float, default=1.0,
+        help='of captioning a camera of 720p at 30 Hz (default: 1)')
+    parser.add_argument('--json', metavar='FILE', help='write all figures')
+    parser.add_argument('--chart', metavar='FILE.png', help='draw them (matplotlib)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, and return 1 if a target was missed or the node died in the sweep."""
+    import importlib.util
+    import os
+    import tempfile
+    from pathlib import Path
+
+    from jetcap_ros.cli import UserError
+    unknown = set(args.parts) - set(PARTS)
+    if unknown:
+        raise UserError(f'{unknown.pop()!r} is none of {", ".join(PARTS)}')
+    if min(args.limits) < 20 or args.minutes <= 0:
+        raise UserError('--limits are at least 20 MB, --minutes more than 0')
+    if args.checkpoint and not os.path.isfile(args.checkpoint):
+        raise UserError(f'{args.checkpoint}: no such file')
+    if not importlib.util.find_spec('rclpy'):
+        raise UserError('the node is measured too: source a ROS 2 installation first')
+    if args.chart and not importlib.util.find_spec('matplotlib'):
+        raise UserError('--chart needs matplotlib: pip install matplotlib')
+    needed = [] if args.memory_sweep else ['torch', 'torchvision']
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
+    if missing:
+        raise UserError(f'the flow to compare with needs it: pip install {" ".join(missing)}')
+    checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
+    if args.memory_sweep:
+        return _sweep(args, checkpoint)
+    with tempfile.TemporaryDirectory(prefix='jetcap-benchmark-') as folder:
+        return _measure(args, checkpoint, Path(folder))
+
+
+def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
+    import sys
+
+    from tqdm import tqdm
+
+    from jetcap_ros.benchmark import growth, latency, memory, report, targets
+    from jetcap_ros.benchmark.plan import make_plan
+    from jetcap_ros.captioner import SHIPPED_CHECKPOINT
+    plan = make_plan(folder, checkpoint or SHIPPED_CHECKPOINT, args.quick, args.minutes)
+    measurements = {'memory': memory, 'time': latency, 'growth': growth}
+    result = {'machine': report.machine(), 'quick': args.quick}
+    for part in tqdm(args.parts or ['memory', 'time'], file=sys.stderr, desc='measuring'):
+        result[part] = measurements[part].measure(plan)
+    result['targets'] = targets.compare(result.get('memory'), result.get('time'))
+    print('\n'.join(f'{name}: {value}' for name, value in result['machine'].items()), end='\n\n')
+    for part, module in measurements.items():
+        for table in module.tables(result[part]) if part in result else []:
+            print(table.markdown())
+    for table in targets.tables(result['targets']):
+        print(table.markdown())
+    if args.json:
+        report.write_json(result, args.json)
+    if args.chart and 'memory' in result:
+        report.draw_memory(result['memory'], args.chart)
+    return 0 if all(target['ok'] for target in result['targets']) else 1
+
+
+def _sweep(args: argparse.Namespace, checkpoint: str) -> int:
+    from jetcap_ros.benchmark import report, sweep
+    from jetcap_ros.benchmark.cgroup import CgroupUnavailable
+    from jetcap_ros.cli import UserError
+    try:
+        points = sweep.measure(sorted(args.limits), checkpoint)
+    except CgroupUnavailable as error:
+        raise UserError(f'the sweep needs a real memory cgroup: {error}') from error
+    for table in sweep.tables(points):
+        print(table.markdown())
+    if args.json:
+        report.write_json({'machine': report.machine(), 'sweep': points}, args.json)
+    if args.chart:
+        report.draw_sweep(points, args.chart)
+    return 1 if any(point['outcome'] == 'NODE DIED' for point in points) else 0
