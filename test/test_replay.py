@@ -8,13 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from rosbags.rosbag2 import Reader
 
+from jetcap_ros.captioner import CaptionerError
 from jetcap_ros.cli import main
 from jetcap_ros.replay import fleet
 from jetcap_ros.replay.captions import CaptionRecord, drop_partial_line, read_records
 from jetcap_ros.replay.compare import compare, similarity
+from jetcap_ros.replay.runner import ReplaySettings
 from replay_bags import RECORDING_DELAY, START, STORE, write_bag
 
 
@@ -276,6 +279,44 @@ def test_stopping_many_bags_keeps_what_was_captioned(tmp_path):
     assert captions.count(b'\n') == 60
     for name in 'bc':
         assert (tmp_path / 'out' / name / 'captions.jsonl').read_bytes() == captions
+
+
+def test_a_process_that_dies_costs_its_bag_only(tmp_path):
+    archive = tmp_path / 'archive'
+    for name in 'abc':
+        write_bag(archive / name, 40)
+    arguments = (archive, '--every-frame', '--jobs', 2, '--out')
+    process = start_replay(*arguments, tmp_path / 'out')
+    for name in 'ab':
+        wait_for_lines(process, tmp_path / 'out' / name / 'captions.jsonl', 1)
+    victim = next(
+        child for child in psutil.Process(process.pid).children()
+        if any(file.path.endswith('out/a/captions.jsonl') for file in child.open_files()))
+    victim.kill()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'a: the process that read it was killed' in error
+    assert [len(records(tmp_path / 'out' / name)) for name in 'bc'] == [40, 40]
+    assert 1 <= len(records(tmp_path / 'out/a')) < 40
+    assert replay(*arguments, tmp_path / 'out', '--resume') == 0
+    assert records(tmp_path / 'out/a') == records(tmp_path / 'out/b')
+
+
+def test_processes_are_bounded_by_cores_and_memory(monkeypatch):
+    simple = ReplaySettings(captioner={'model': 'simple'})
+    mobilenet = ReplaySettings(captioner={'model': 'mobilenet'})
+    monkeypatch.setattr(fleet, 'cores', lambda: 4)
+    for available, expected in ((100, (1, 1)), (1050, (3, 1)), (2100, (4, 2)), (99999, (4, 4))):
+        monkeypatch.setattr(fleet, 'available_memory_mb', lambda: available)
+        counts = tuple(fleet.process_count(settings, 9) for settings in (simple, mobilenet))
+        assert counts == expected
+        assert fleet.process_count(simple, 2) <= 2
+
+
+def test_another_checkpoint_than_the_jobs_is_refused():
+    settings = ReplaySettings(captioner={'model': 'simple', 'checkpoint_sha256': '0' * 64})
+    with pytest.raises(CaptionerError, match='SHA-256'):
+        fleet.make_captioner(settings, 1)
 
 
 def test_runs_on_a_cluster(tmp_path, capsys, monkeypatch):

@@ -12,10 +12,12 @@ import os
 import queue
 import signal
 import threading
-from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
+from concurrent.futures import (
+    CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor)
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .errors import ReplayError
 from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
@@ -113,27 +115,53 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class Pool:
-    """Runs jobs on this machine's cores; a context manager."""
+class Pool(Executor):
+    """
+    Runs jobs on this machine's cores, each process for itself.
+
+    A ProcessPoolExecutor fails as a whole when one of its processes dies, so there is one for
+    each process.
+    """
 
     def __init__(self, processes: int) -> None:
-        context = multiprocessing.get_context('spawn')  # a fork would copy threads' locks
         self.description = f'{processes} at once'
-        self._stop = context.Event()
-        self._executor = ProcessPoolExecutor(
-            processes, context, initializer=_start_pool_process, initargs=(self._stop,))
+        self._context = multiprocessing.get_context('spawn')  # a fork would copy threads' locks
+        self._stop = self._context.Event()
+        self._threads = ThreadPoolExecutor(processes)
+        self._idle: queue.SimpleQueue = queue.SimpleQueue()
+        for _ in range(processes):
+            self._idle.put(self._new_process())
 
-    def __enter__(self) -> 'Pool':
-        return self
+    def submit(self, function: Callable, *args: Any) -> Future:
+        """Run a function in the next process that is free."""
+        return self._threads.submit(self._run, function, args)
 
-    def __exit__(self, *exc_info) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes, those that work after the frame at hand."""
         self._stop.set()
-        self._executor.shutdown()
+        self._threads.shutdown(cancel_futures=cancel_futures)
+        while not self._idle.empty():
+            self._idle.get().shutdown()
 
     def run(self, jobs: List[Job], stopping: threading.Event) -> Results:
         """Yield each job with its result as it ends; see `run_jobs`."""
         threading.Thread(target=lambda: stopping.wait() and self._stop.set(), daemon=True).start()
-        return run_jobs(jobs, self._executor, stopping)
+        return run_jobs(jobs, self, stopping)
+
+    def _new_process(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            1, self._context, initializer=_start_pool_process, initargs=(self._stop,))
+
+    def _run(self, function: Callable, args: Tuple) -> Any:
+        process = self._idle.get()
+        try:
+            return process.submit(function, *args).result()
+        except BrokenProcessPool as error:
+            process.shutdown()
+            process = self._new_process()
+            raise ReplayError('the process that read it was killed') from error
+        finally:
+            self._idle.put(process)
 
 
 class Cluster:
