@@ -4,8 +4,8 @@ from setuptools import find_packages, setup
 
 package_name = 'jetcap_ros'
 
-replay = ['rosbags>=0.10', 'tqdm']
-train = ['torch>=2.1', 'torchvision', 'matplotlib', 'tqdm']
+replay = ['rosbags>=0.10', 'mcap', 'ruamel.yaml', 'zstandard', 'tqdm']
+train = ['torch>=2.1', 'torchvision', 'matplotlib', 'PyYAML', 'tqdm']
 evaluate = ['pycocoevalcap', 'matplotlib', 'tqdm']
 test = [
     'pytest<9', 'hypothesis', 'jsonschema', 'safetensors', 'scikit-image', 'flake8', 'pydocstyle']
@@ -20,6 +20,7 @@ setup(
         ('share/' + package_name, ['package.xml']),
         ('share/' + package_name + '/launch', glob('launch/*.launch.py')),
         ('share/' + package_name + '/config', glob('config/*.yaml')),
+        ('share/' + package_name + '/config/training', glob('config/training/*.yaml')),
     ],
     # ROS 2 itself comes from the distribution (or from the ros-* wheels, see the Makefile).
     install_requires=['setuptools', 'numpy>=1.21', 'psutil', 'Jinja2'],
