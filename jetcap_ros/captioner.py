@@ -6,6 +6,7 @@ one takes over, and the full one returns when it can. No ROS in here.
 """
 
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ class Captioner:
         self.restarts = 0
         self.facts: Dict[str, Any] = {}  # what the worker said of its checkpoint and libraries
         self._on_stage = on_stage or (lambda stage: None)
-        self._log = log or (lambda severity, text: None)
+        self._log_to = log or (lambda severity, text: None)
         self._worker: Optional[WorkerProcess] = None
         self._change = threading.RLock()  # held while one worker replaces another
         self._processes_lock = threading.Lock()
@@ -202,6 +203,13 @@ class Captioner:
         if self._supervisor and self._supervisor is not threading.current_thread():
             self._supervisor.join(timeout=5)
 
+    def _log(self, severity: str, text: str) -> None:
+        """Log; what the logger makes of it must not stop us."""
+        try:
+            self._log_to(severity, text)
+        except Exception as error:
+            print(f'{severity}: {text} ({type(error).__name__}: {error})', file=sys.stderr)
+
     def _checkpoint_for(self, model: str) -> str:
         """Return the file a model loads: the simple one reads packed files only."""
         path = os.path.abspath(
@@ -272,10 +280,10 @@ class Captioner:
         with self._change:
             if self._worker is not failed or self._closing.is_set():
                 return
-            self._worker = None
-            self._end(failed)
             self.restarts += 1
             self.reason = f'{"full" if failed.name == "mobilenet" else "simple"} model: {why}'
+            self._worker = None
+            self._end(failed)
             self._log('warning' if self.settings.fallback == 'simple' else 'error', self.reason)
             if failed.name == 'simple' or self.settings.fallback == 'simple':
                 self._start_simple()

@@ -174,7 +174,14 @@ class CaptionerNode(ManagedNode):
         self._notify()
 
     def _log(self, severity: str, text: str) -> None:
-        getattr(self.get_logger(), severity)(text)
+        # A line each: rclpy remembers the severity by the line that logs.
+        logger = self.get_logger()
+        if severity == 'error':
+            logger.error(text)
+        elif severity == 'warning':
+            logger.warning(text)
+        else:
+            logger.info(text)
 
     def _log_stage(self, stage: Dict[str, Any]) -> None:
         self.get_logger().info(

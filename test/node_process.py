@@ -1,8 +1,9 @@
 """Runs the node as a process, on a ROS domain of its own, and talks to it as others would."""
 
-import itertools
+import fcntl
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -29,9 +30,24 @@ TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE, 'activate': Transition.TRANSITION_ACTIVATE,
     'deactivate': Transition.TRANSITION_DEACTIVATE, 'cleanup': Transition.TRANSITION_CLEANUP,
     'shutdown': Transition.TRANSITION_UNCONFIGURED_SHUTDOWN}
-# Runs side by side start in different places of the domains that are safe to use (1..101).
-_domains = itertools.cycle(
-    [1 + (os.getpid() * 13 + offset) % 100 for offset in range(100)])
+
+
+def reserve_domain():
+    """
+    Return a ROS domain that no other test on this machine uses, and what keeps it reserved.
+
+    The latter is an open file; closing it gives the domain back.
+    """
+    domains = list(range(1, 101))  # those whose ports are free of the system's own use
+    random.shuffle(domains)
+    for domain in domains:
+        lock = open(os.path.join(tempfile.gettempdir(), f'jetcap_ros_domain_{domain}'), 'w')
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return domain, lock
+        except OSError:
+            lock.close()
+    raise RuntimeError('all ROS domains are in use')
 
 
 class NodeProcess:
@@ -47,7 +63,7 @@ class NodeProcess:
             environment: Optional[Dict[str, str]] = None, name: str = '/captioner',
             prefix: List[str] = ()) -> None:
         self.name = name
-        self.domain = next(_domains)
+        self.domain, self._reserved = reserve_domain()
         self.captions: List[String] = []
         self.infos: List[Dict[str, Any]] = []
         self.diagnostics: List[Any] = []
@@ -86,6 +102,7 @@ class NodeProcess:
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
         self._output.close()
+        self._reserved.close()
 
     def output(self) -> str:
         """Return what the node has printed so far."""
