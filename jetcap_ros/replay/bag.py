@@ -82,11 +82,12 @@ class Bag:
             try:
                 with _unpacked(file) as storage_file:
                     for topic, msgtype, time, data in _messages(storage_file, topics, after):
+                        self.start = time if self.start is None else self.start
                         yield Frame(time, topic, msgtype, data)
                         count, last_time = count + 1, time
             except (salvage.BrokenFile, OSError) as error:
                 held = f'{count} images before that were read' if count else 'no image was read'
-                if last_time is not None and self.start is not None:
+                if last_time is not None:
                     held += f', the last at {(last_time - self.start) / 1e9:.3f} s'
                 self.problems.append(f'{file.name} is damaged, {error}; {held}')
 
