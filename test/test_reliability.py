@@ -63,7 +63,7 @@ def test_the_node_answers_while_it_configures(tmp_path):
         assert not node.change('configure')
         assert not node.change('activate') and not node.change('deactivate')
         assert not configure.done() and node.state() == 'configuring'
-        assert node.wait_for(lambda: 'configuring' in node.diagnostics[-1].message)
+        assert node.status('configuring')
 
 
 @pytest.mark.parametrize('request_name, state', [
