@@ -23,6 +23,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 import psutil
 
 MB = 1 << 20  # bytes
+UNLIMITED = 1 << 60  # bytes; v1 writes about twice this where there is no limit
 
 
 class ControllerFiles(NamedTuple):
@@ -72,6 +73,12 @@ def available_memory_mb(root: str = '/') -> float:
     cgroups = find_cgroups(root)
     for level in cgroups.levels:
         available = min(available, _headroom(level, cgroups.files))
+    if cgroups.files is V1 and cgroups.levels:
+        # Knows of limits above the cgroups that are visible from inside a container.
+        own = cgroups.levels[0]
+        limit = _read_table(own / 'memory.stat').get('hierarchical_memory_limit', UNLIMITED)
+        if limit < UNLIMITED:
+            available = min(available, _left_of(limit, own, V1))
     return max(available, 0) / MB
 
 
@@ -181,17 +188,15 @@ def process_memory(pid: Optional[int] = None) -> ProcessMemory:
 
 def _headroom(level: Path, files: ControllerFiles) -> float:
     """Return the bytes left in one cgroup, infinite where it has no limit."""
-    limits = [_to_bytes(_read(level / name)) for name in files.limits]
-    stat = {}
-    if files is V1:
-        # Tells of limits above the cgroups that are visible from inside a container.
-        stat = _read_table(level / 'memory.stat')
-        limits.append(stat.get('hierarchical_memory_limit', math.inf))
-    limit = min(limits)
+    limit = min(_to_bytes(_read(level / name)) for name in files.limits)
+    return limit if limit >= UNLIMITED else _left_of(limit, level, files)
+
+
+def _left_of(limit: float, level: Path, files: ControllerFiles) -> float:
     usage = _to_bytes(_read(level / files.usage))
-    if math.isinf(limit) or math.isinf(usage):
-        return math.inf
-    stat = stat or _read_table(level / 'memory.stat')
+    if math.isinf(usage):  # the cgroup went away between two readings
+        return limit
+    stat = _read_table(level / 'memory.stat')
     return limit - usage + sum(stat.get(key, 0) for key in files.cache)
 
 
