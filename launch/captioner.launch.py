@@ -121,7 +121,7 @@ def _autostart(node: LifecycleNode) -> List:
         event = context.locals.event
         if phase == 'starting' and event.goal_state == 'configuring':
             phase = 'configuring'
-        elif phase == 'configuring' and event.start_state == 'configuring':
+        elif phase in ('starting', 'configuring') and event.start_state == 'configuring':
             phase = 'done'
             if event.goal_state == 'inactive':
                 return [change(Transition.TRANSITION_ACTIVATE)]

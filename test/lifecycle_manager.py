@@ -50,15 +50,15 @@ class LifecycleManager:
         self._bonds: Dict[str, Any] = {}
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = rclpy.create_node(
+        self.node = rclpy.create_node(
             'lifecycle_manager', namespace=namespace, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
+        self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
         self._services = {
-            name: (self._node.create_client(ChangeState, f'{name}/change_state'),
-                   self._node.create_client(GetState, f'{name}/get_state'))
+            name: (self.node.create_client(ChangeState, f'{name}/change_state'),
+                   self.node.create_client(GetState, f'{name}/get_state'))
             for name in node_names}
         for _, get_state in self._services.values():
             if not get_state.wait_for_service(10.0):
@@ -73,12 +73,16 @@ class LifecycleManager:
         rclpy.shutdown(context=self._context)
         self._thread.join()
         self._executor.shutdown()
-        self._node.destroy_node()
+        self.node.destroy_node()
 
     def startup(self) -> bool:
         """Configure all nodes, then activate all."""
         self.is_active = all(self._change_all(transition) for transition in BRING_UP)
         return self.is_active
+
+    def configure(self) -> bool:
+        """Configure all nodes."""
+        return self._change_all(Transition.TRANSITION_CONFIGURE)
 
     def pause(self) -> bool:
         """Deactivate all nodes."""
@@ -145,7 +149,7 @@ class LifecycleManager:
         if self._bond_timeout == 0 or name in self._bonds:
             return True
         from bondpy.bondpy import Bond
-        bond = self._bonds[name] = Bond(self._node, 'bond', name)
+        bond = self._bonds[name] = Bond(self.node, 'bond', name)
         bond.heartbeat_timeout = self._bond_timeout
         bond.heartbeat_period = 0.1
         bond.start()
@@ -162,8 +166,8 @@ class LifecycleManager:
             bond.condition.notify_all()
         for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
             timer.cancel()
-        self._node.destroy_subscription(bond.sub)
-        self._node.destroy_publisher(bond.pub)
+        self.node.destroy_subscription(bond.sub)
+        self.node.destroy_publisher(bond.pub)
 
     def _call(self, client: Any, request: Any, timeout: float) -> Any:
         if not client.wait_for_service(self._service_timeout):

@@ -1,0 +1,210 @@
+"""The launch files and their parameters: what they say, and what they start."""
+
+import ast
+from pathlib import Path
+import re
+import sys
+
+from jetcap_ros.parameters import PARAMETERS
+from launch_process import LaunchProcess
+from lifecycle_manager import LifecycleManager
+from lifecycle_msgs.msg import State
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LAUNCH_FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
+ACTIVE, INACTIVE, UNCONFIGURED = (
+    State.PRIMARY_STATE_ACTIVE, State.PRIMARY_STATE_INACTIVE, State.PRIMARY_STATE_UNCONFIGURED)
+
+
+def declared_arguments(path: Path) -> dict:
+    """Return the keywords of each DeclareLaunchArgument, by the name of the argument."""
+    return {
+        node.args[0].value: {keyword.arg: keyword.value for keyword in node.keywords}
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'DeclareLaunchArgument'}
+
+
+def test_the_parameter_file_holds_every_parameter_with_its_default():
+    contents = yaml.safe_load((ROOT / 'config' / 'captioner.yaml').read_text())
+    values = contents['/**']['ros__parameters']
+    assert values == {spec.name: spec.default for spec in PARAMETERS}
+    for spec in PARAMETERS:
+        assert type(values[spec.name]) is type(spec.default), spec.name
+
+
+@pytest.mark.parametrize('path', LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_argument_says_what_it_is_for(path):
+    for name, keywords in declared_arguments(path).items():
+        assert 'description' in keywords, name
+
+
+def test_the_documentation_lists_the_launch_files_and_their_arguments():
+    text = (ROOT / 'docs' / 'cameras.md').read_text()
+    for path in LAUNCH_FILES:
+        assert f'| `{path.name}` |' in text
+    table = text.split('| argument | default |')[1].split('\n\n')[0]
+    rows = re.findall(r'^\| `(\w+)` \| (?:`(.*)`)? ?\| (.+) \|$', table, re.MULTILINE)
+    declared = declared_arguments(ROOT / 'launch' / 'captioner.launch.py')
+    assert [row[0] for row in rows] == list(declared)
+    for name, default, _ in rows:
+        if name != 'params_file':
+            assert default == declared[name]['default_value'].value, name
+
+
+def test_every_choice_is_one_that_the_node_takes():
+    specs = {spec.name: spec for spec in PARAMETERS}
+    declared = declared_arguments(ROOT / 'launch' / 'captioner.launch.py')
+    checked = 0
+    for name in declared.keys() & specs.keys():
+        if specs[name].choices:
+            assert ast.literal_eval(declared[name]['choices']) == ['', *specs[name].choices], name
+            checked += 1
+    assert checked == 3
+
+
+# From here on with the real launch.
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a launch file with arguments; skip without launch."""
+    pytest.importorskip('launch_ros', reason='launch_ros is not installed')
+
+    def start_launch_file(name, executables={}, **arguments):
+        arguments.setdefault('model', 'simple')
+        return LaunchProcess(tmp_path, name, arguments, executables)
+    return start_launch_file
+
+
+def manager_of(launch: LaunchProcess, namespace: str = '') -> LifecycleManager:
+    return LifecycleManager(launch.domain, ['captioner'], namespace)
+
+
+def test_autostart_activates_once(start):
+    with start('captioner', namespace='robot1') as launch, \
+            manager_of(launch, '/robot1') as manager:
+        launch.wait_for(lambda: manager.state('captioner') == ACTIVE)
+        assert manager.reset() and manager.configure()
+        for _ in range(10):  # 1 s in which nobody activates it
+            launch.wait_for(lambda: True)
+            assert manager.state('captioner') == INACTIVE
+        assert launch.end() == 0
+        assert 'Traceback' not in launch.output()
+
+
+def test_without_autostart_nothing_happens_to_it(start):
+    with start('captioner', autostart='false') as launch, manager_of(launch) as manager:
+        assert manager.state('captioner') == UNCONFIGURED
+        assert manager.startup()
+        assert launch.end() == 0
+
+
+def test_a_failed_configure_is_told_and_not_followed_by_activate(start, tmp_path):
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text(
+        '/**: {ros__parameters: {checkpoint: /missing.safetensors, fallback: none}}')
+    with start('captioner', params_file=str(parameters)) as launch, manager_of(launch) as manager:
+        launch.wait_for(lambda: 'ros2 lifecycle set /captioner configure' in launch.output())
+        assert '/missing.safetensors' in launch.output()
+        assert manager.state('captioner') == UNCONFIGURED
+
+
+def test_a_node_that_was_killed_comes_back(start):
+    with start('captioner', respawn='true') as launch:
+        with manager_of(launch) as manager:
+            launch.wait_for(lambda: manager.state('captioner') == ACTIVE)
+        node, = psutil.Process(launch.process.pid).children()
+        node.kill()
+        launch.wait_for(lambda: launch.output().count('stage warm_up') == 2, 60)
+        with manager_of(launch) as manager:
+            launch.wait_for(lambda: manager.state('captioner') == ACTIVE)
+        assert launch.end() == 0
+
+
+def test_an_unknown_model_is_refused(start):
+    with start('captioner', model='big') as launch:
+        assert launch.process.wait(20) == 1
+        assert "['', 'mobilenet', 'simple']" in launch.output()
+
+
+def test_arguments_take_precedence_over_the_file_where_they_are_given(start, tmp_path):
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text('/**: {ros__parameters: {model: simple, image_topics: [from_file]}}')
+    for arguments, topic in (({}, '/from_file'), ({'image_topic': 'a'}, '/a')):
+        folder = tmp_path / topic.strip('/')
+        folder.mkdir()
+        launch = LaunchProcess(
+            folder, 'captioner', {'params_file': str(parameters), **arguments})
+        with launch, manager_of(launch) as manager:
+            launch.wait_for(lambda: manager.state('captioner') == ACTIVE)
+            # The simple model of the file, too: the argument's default is not a model.
+            assert 'stage opencv' in launch.output() and 'stage torch' not in launch.output()
+            launch.wait_for(lambda: manager.node.count_subscribers(topic))
+
+
+def test_several_cameras(start):
+    with start('multi_camera', cameras='front, rear/upper', image_name='image') as launch, \
+            manager_of(launch) as manager:
+        launch.wait_for(lambda: manager.state('captioner') == ACTIVE)
+        for topic in ('/front/image', '/rear/upper/image'):
+            launch.wait_for(lambda: manager.node.count_subscribers(topic))
+        for topic in ('/captioner/front/caption', '/captioner/rear_upper/caption'):
+            launch.wait_for(lambda: manager.node.count_publishers(topic))
+
+
+# Takes the place of nav2_lifecycle_manager, with the parameters the launch file gives it.
+MANAGER = f'''#!{sys.executable}
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import rclpy
+from lifecycle_manager import LifecycleManager
+rclpy.init()
+node = rclpy.create_node('manager', automatically_declare_parameters_from_overrides=True)
+names, autostart, bond_timeout = (
+    node.get_parameter(name).value for name in ('node_names', 'autostart', 'bond_timeout'))
+print('parameters', names, autostart, bond_timeout, flush=True)
+with LifecycleManager(
+        int(os.environ['ROS_DOMAIN_ID']), names, node.get_namespace(), bond_timeout) as manager:
+    print('startup', manager.startup() if autostart else None, flush=True)
+    try:
+        rclpy.spin(node)
+    except KeyboardInterrupt:
+        pass
+'''
+
+
+def test_the_manager_brings_the_captioner_up(start):
+    with start('managed', {'nav2_lifecycle_manager/lifecycle_manager': MANAGER},
+               namespace='robot1', bond_timeout='0') as launch:
+        launch.wait_for(lambda: 'startup True' in launch.output())
+        assert "parameters ['captioner'] True 0.0" in launch.output()
+        assert launch.end() == 0
+
+
+# Takes the place of rosbag2: plays nothing for a second, records until it is interrupted.
+BAG = f'''#!{sys.executable}
+import signal, sys, time
+print('ros2', *sys.argv[1:], flush=True)
+try:
+    time.sleep(1 if sys.argv[2] == 'play' else 600)
+except KeyboardInterrupt:
+    print(sys.argv[2], 'was interrupted', flush=True)
+'''
+
+
+def test_a_replay_plays_once_the_node_is_active_and_ends_by_itself(start, tmp_path, monkeypatch):
+    (tmp_path / 'bin').mkdir()
+    ros2 = tmp_path / 'bin' / 'ros2'
+    ros2.write_text(BAG)
+    ros2.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
+    with start('replay', bag='drive1', output='captions1', rate='2.0') as launch:
+        assert launch.process.wait(60) == 0
+        output = launch.output()
+    assert 'ros2 bag play drive1 --clock --delay 2 --rate 2.0' in output
+    assert 'ros2 bag record --use-sim-time -o captions1 --regex' in output
+    assert output.index('stage warm_up') < output.index('ros2 bag play')
+    assert 'record was interrupted' in output
