@@ -1,0 +1,57 @@
+"""The rules of ament's linters: by flake8 and pydocstyle, and by ament_* where it is installed."""
+
+import ast
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ['jetcap_ros', 'launch', 'test', 'setup.py']
+
+
+def run(*command):
+    """Return what a linter prints, '' if it has nothing to say."""
+    result = subprocess.run(
+        [sys.executable, '-m', *command], cwd=ROOT, text=True, capture_output=True)
+    assert result.returncode == 0 or result.stdout or result.stderr
+    return result.stdout + result.stderr if result.returncode else ''
+
+
+def test_flake8():
+    """With the plug-ins that are installed; ament_flake8 brings eight."""
+    pytest.importorskip('flake8')
+    assert run('flake8', *SOURCES) == ''
+
+
+def test_pydocstyle():
+    pytest.importorskip('pydocstyle')
+    assert run('pydocstyle', *SOURCES) == ''
+
+
+@pytest.mark.parametrize('linter, arguments', [
+    ('ament_copyright', SOURCES),
+    ('ament_flake8', ['--config', 'setup.cfg', *SOURCES]),
+    ('ament_pep257', SOURCES),
+    ('ament_xmllint', ['package.xml']),
+])
+def test_ament(linter, arguments, monkeypatch):
+    main = pytest.importorskip(f'{linter}.main').main
+    if linter == 'ament_xmllint':
+        try:
+            urllib.request.urlopen('http://download.ros.org', timeout=5).close()
+        except OSError as error:
+            pytest.skip(f'the schema of package.xml cannot be fetched: {error}')
+    monkeypatch.chdir(ROOT)
+    assert main(argv=arguments) == 0
+
+
+def test_module_docstrings():
+    """Every module says what it is for; the linters leave that open."""
+    silent = []
+    for path in sorted(ROOT.glob('jetcap_ros/**/*.py')) + sorted(ROOT.glob('test/*.py')):
+        if not ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))):
+            silent.append(str(path.relative_to(ROOT)))
+    assert silent == []
