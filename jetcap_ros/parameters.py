@@ -1,5 +1,6 @@
 """The parameters of the captioner node: one table, from which they are declared and checked."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -183,3 +184,25 @@ def on_set_parameters(
             return SetParametersResult(
                 successful=False, reason=f'{type(error).__name__}: {error}')
     return callback
+
+
+def document() -> str:
+    """Return docs/parameters.md: `python -m jetcap_ros.parameters > docs/parameters.md`."""
+    lines = [
+        '# Parameters of the captioner node', '',
+        'Written by `python -m jetcap_ros.parameters`; `ros2 param describe` says the same. Live',
+        'parameters can change in any state, the others while the node is unconfigured.', '',
+        '| parameter | default | values | live | meaning |', '| --- | --- | --- | --- | --- |']
+    for spec in PARAMETERS:
+        values = ', '.join(f'`{choice}`' for choice in spec.choices)
+        if spec.range:
+            values = f'{spec.range[0]:g} to {spec.range[1]:g}'
+        default = f'`{json.dumps(spec.default)}`' if spec.default not in ('', ['']) else ''
+        lines.append(
+            f'| `{spec.name}` | {default} | {values} | {"yes" if spec.live else ""} '
+            f'| {spec.description} |')
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    print(document(), end='')
