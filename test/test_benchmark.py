@@ -142,7 +142,7 @@ def run_command(*arguments):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['speed'], "'speed' is none of memory, time, growth"),
+    (['speed'], "'speed' is none of memory, time, growth, endurance"),
     (['--checkpoint', '/nowhere'], '/nowhere: no such file'),
     (['--memory-sweep', '--limits', '5'], '--limits are at least 20 MB'),
 ])
@@ -188,6 +188,26 @@ def test_node_under_test_captions_and_is_measured():
         assert latency.cpu_percent(node, 0.5) < 200
     assert not psutil.pid_exists(worker_pid)
     assert children() == before
+
+
+def test_a_benchmark_that_is_ended_takes_its_nodes_along(cgroups):
+    benchmark = subprocess.Popen(
+        [sys.executable, '-m', 'jetcap_ros.cli', 'benchmark', '--memory-sweep', '--limits',
+         '600'], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 30
+        workers = []
+        while not workers and time.monotonic() < deadline:
+            family = psutil.Process(benchmark.pid).children(recursive=True)
+            workers = [child for child in family if 'jetcap_ros.worker' in child.cmdline()]
+        assert workers
+        benchmark.terminate()
+        benchmark.communicate(timeout=30)
+        gone, alive = psutil.wait_procs(family, timeout=5)
+        assert not alive
+    finally:
+        benchmark.kill()
+        benchmark.communicate()
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ class Plan:
     @property
     def rounds(self) -> int:
         """Return how often a process is started anew for a figure."""
-        return 1 if self.quick else 5
+        return 1 if self.quick else 3
 
     @property
     def captions(self) -> int:
         """Return how many captions make a latency."""
-        return 12 if self.quick else 200
+        return 12 if self.quick else 100
 
 
 def make_plan(folder: Path, checkpoint: str, quick: bool, minutes: float) -> Plan:

@@ -8,7 +8,7 @@ what is measured.
 
 import argparse
 
-PARTS = ('memory', 'time', 'growth')
+PARTS = ('memory', 'time', 'growth', 'endurance')
 # A bare node has about 85 MB, a bare import of torch 300 that cannot be dropped.
 SWEEP_MB = (60, 80, 100, 120, 140, 160, 180, 200, 225, 250, 275, 300, 350, 400, 450, 500, 550, 600,
             700, 800, 900, 1000, 1100, 1200, 1300, 1400, 1500)
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, and return 1 if a target was missed or the node died in the sweep."""
     import importlib.util
     import os
+    import signal
+    import sys
     import tempfile
     from pathlib import Path
 
@@ -61,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if missing:
         raise UserError(f'the flow to compare with needs it: pip install {" ".join(missing)}')
     checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
+    # The nodes are in sessions of their own: whoever ends us must not leave them behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if args.memory_sweep:
         return _sweep(args, checkpoint)
     with tempfile.TemporaryDirectory(prefix='jetcap-benchmark-') as folder:
@@ -72,11 +76,11 @@ def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
 
     from tqdm import tqdm
 
-    from jetcap_ros.benchmark import growth, latency, memory, report, targets
+    from jetcap_ros.benchmark import endurance, growth, latency, memory, report, targets
     from jetcap_ros.benchmark.plan import make_plan
     from jetcap_ros.captioner import SHIPPED_CHECKPOINT
     plan = make_plan(folder, checkpoint or SHIPPED_CHECKPOINT, args.quick, args.minutes)
-    measurements = {'memory': memory, 'time': latency, 'growth': growth}
+    measurements = {'memory': memory, 'time': latency, 'growth': growth, 'endurance': endurance}
     result = {'machine': report.machine(), 'quick': args.quick}
     for part in tqdm(args.parts or ['memory', 'time'], file=sys.stderr, desc='measuring'):
         result[part] = measurements[part].measure(plan)
@@ -85,7 +89,7 @@ def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
     for part, module in measurements.items():
         for table in module.tables(result[part]) if part in result else []:
             print(table.markdown())
-    for table in targets.tables(result['targets']):
+    for table in targets.tables(result['targets']) if result['targets'] else []:
         print(table.markdown())
     if args.json:
         report.write_json(result, args.json)

@@ -1,0 +1,92 @@
+"""Whether anything grows or stays behind over many transitions and many frames."""
+
+import time
+from typing import Any, Dict, List
+
+import numpy as np
+import psutil
+from lifecycle_msgs.msg import Transition
+
+from .camera import make_image
+from .node_under_test import NodeUnderTest
+from .plan import Plan
+from .report import Table
+
+FRAME = (120, 160)  # small, so that the model is what takes the time
+SETTLE = 10  # cycles and hundreds of frames before the first look
+
+
+def measure(plan: Plan) -> Dict[str, Any]:
+    """Return what grew over the cycles of transitions, and over the frames."""
+    cycles, frames = (5, 100) if plan.quick else (200, 20_000)
+    return {
+        f'{cycles} cycles': _cycles(plan, cycles), f'{frames} frames': _frames(plan, frames)}
+
+
+def _cycles(plan: Plan, count: int) -> Dict[str, float]:
+    message = make_image(np.zeros((*FRAME, 3), np.uint8))
+    with NodeUnderTest({'model': 'simple', 'checkpoint': plan.checkpoint}) as node:
+        def cycle() -> None:
+            node.start()
+            if node.caption(message, every=0.1) is None:
+                raise RuntimeError(f'no caption: {node.summary}')
+            for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+                if not node.transition(transition, 20):
+                    raise RuntimeError(f'transition {transition} failed')
+            node.drain()
+
+        for _ in range(min(SETTLE, count)):
+            cycle()
+        before = _state(node)
+        started = time.perf_counter()
+        for _ in range(count):
+            cycle()
+        return {'seconds': time.perf_counter() - started, **_growth(before, _state(node))}
+
+
+def _frames(plan: Plan, count: int) -> Dict[str, float]:
+    generator = np.random.default_rng(0)
+    messages = [
+        make_image(generator.integers(0, 255, (*FRAME, 3), dtype=np.uint8)) for _ in range(50)]
+    with NodeUnderTest({
+            'model': 'mobilenet', 'checkpoint': plan.checkpoint, 'fallback': 'none',
+            'min_available_memory_mb': 0.0}) as node:
+        node.start()
+
+        def caption(number: int) -> None:
+            for i in range(number):
+                if node.caption(messages[i % len(messages)]) is None:
+                    raise RuntimeError(f'no caption: {node.summary}')
+
+        caption(min(100 * SETTLE, count))
+        before = _state(node)
+        started = time.perf_counter()
+        caption(count)
+        return {'seconds': time.perf_counter() - started, **_growth(before, _state(node))}
+
+
+def _state(node: NodeUnderTest) -> Dict[str, float]:
+    time.sleep(1)
+    pids = node.pids()
+    found: Dict[str, float] = {'processes': len(pids)}
+    for name, pid in zip(('node', 'worker'), pids):
+        process = psutil.Process(pid)
+        found[f'{name} MB'] = process.memory_info().rss / (1 << 20)
+        found[f'{name} threads'] = process.num_threads()
+        found[f'{name} file descriptors'] = process.num_fds()
+        found[f'{name} shared memory'] = sum(
+            mapping.path.startswith('/dev/shm/') for mapping in process.memory_maps())
+    return found
+
+
+def _growth(before: Dict[str, float], after: Dict[str, float]) -> Dict[str, float]:
+    return {name: after.get(name, 0) - value for name, value in before.items()}
+
+
+def tables(result: Dict[str, Any]) -> List[Table]:
+    """Return what grew as a table."""
+    names = list(dict.fromkeys(name for growth in result.values() for name in growth))
+    return [Table(
+        'Growth over many cycles (simple model) and many frames (full model)',
+        ['over'] + names,
+        [[over] + [growth.get(name) for name in names] for over, growth in result.items()])]
