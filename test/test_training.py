@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,18 @@ def test_other_settings_do_not_mix_with_a_run(drawn, trained, capsys):
     assert main(arguments(drawn, trained, '--set', 'decoder_dim=32')) == 2
     assert 'other settings' in capsys.readouterr().err
     assert main(arguments(drawn, trained, '--set', 'frozen.epochs=3')) == 2
+
+
+def test_a_finished_run_trains_on_in_a_new_stage(drawn, trained, tmp_path):
+    out = tmp_path / 'longer'
+    shutil.copytree(trained, out)
+    config = tmp_path / 'longer.yaml'
+    config.write_text(SMALL + '  self-critical 2: {epochs: 1, batch_pictures: 4, views: 1}\n')
+    assert main(arguments(drawn, out, '--config', str(config))) == 0
+    with open(out / 'log.csv', newline='') as file:
+        assert [row['stage'] for row in csv.DictReader(file)][-2:] == [
+            'self-critical', 'self-critical 2']
+    assert (out / '4_self-critical_2.pth').exists()
 
 
 def test_start_from_a_checkpoint(drawn, trained, tmp_path):

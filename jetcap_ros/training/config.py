@@ -34,6 +34,11 @@ class Stage:
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
     meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)
 
+    @property
+    def kind(self) -> str:
+        """Return one of STAGES; a stage that comes again is called 'fine-tune 2', say."""
+        return self.name.partition(' ')[0]
+
 
 STAGE_DEFAULTS: Dict[str, Dict[str, Any]] = {
     'frozen': {'views': 2},
@@ -61,9 +66,12 @@ class TrainingConfig:
 
 def make_stage(name: str, settings: Optional[Mapping[str, Any]] = None) -> Stage:
     """Return a stage by name with its defaults and these settings, or raise UserError."""
-    if name not in STAGES:
-        raise UserError(f'unknown stage {name!r}: stages are {", ".join(STAGES)}')
-    return _fill(Stage, {'name': name, **STAGE_DEFAULTS[name], **(settings or {})}, name)
+    stage = Stage(name)
+    if stage.kind not in STAGES:
+        raise UserError(
+            f'unknown stage {name!r}: stages are {", ".join(STAGES)}; one that comes again has a '
+            "blank and a number after its name, 'fine-tune 2'")
+    return _fill(Stage, {'name': name, **STAGE_DEFAULTS[stage.kind], **(settings or {})}, name)
 
 
 def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingConfig:

@@ -127,7 +127,8 @@ def _check_space(folder: str, needed: int) -> None:
 def _fingerprint(
         encoder: MobileNetEncoder, block: int, files: Sequence[str], views: int,
         bfloat16: bool) -> str:
-    digest = hashlib.sha1(f'{encoder.architecture} {block} {views} {bfloat16} {CROP_SIDE}'.encode())
+    digest = hashlib.sha1(
+        f'{encoder.architecture} {block} {views} {bfloat16} {CROP_SIDE}'.encode('utf-8'))
     for name in files:
         digest.update(name.encode('utf-8') + b'\0')
     parameters: List[torch.Tensor] = []

@@ -99,7 +99,8 @@ class Trainer:
 
     def stage_path(self, index: int) -> str:
         """Return the path of the best checkpoint of a stage."""
-        return os.path.join(self.out, f'{index + 1}_{self.config.stages[index].name}.pth')
+        name = self.config.stages[index].name.replace(' ', '_')
+        return os.path.join(self.out, f'{index + 1}_{name}.pth')
 
     def _load_state(self) -> Optional[Dict[str, Any]]:
         if not os.path.exists(self._path):
@@ -166,7 +167,7 @@ class _StageRun:
             self.best, self.totals = state['best'], state['totals']
             self.seconds = state['seconds']
         self.batches = math.ceil(len(trainer.train.files) / self.stage.batch_pictures)
-        if self.stage.name == 'self-critical':
+        if self.stage.kind == 'self-critical':
             self.scorer = CiderD(trainer.train.references(with_end=True))
             self.references = trainer.train.references(with_end=True)
 
@@ -204,7 +205,7 @@ class _StageRun:
                     bar.set_postfix_str(
                         f'loss {self.totals[0] / self.totals[2]:.3f}'
                         + (f' reward {self.totals[1] / self.totals[2]:.3f}'
-                           if stage.name == 'self-critical' else ''))
+                           if stage.kind == 'self-critical' else ''))
                 if time.monotonic() - saved > trainer.save_every_s:
                     trainer.save_state(self._state())
                     saved = time.monotonic()
@@ -224,7 +225,7 @@ class _StageRun:
         with torch.autocast(self.trainer.device, torch.bfloat16, enabled=config.bfloat16):
             cells = self._cells(self.features['train'][views, pictures])
             cells = functional.dropout(cells, stage.feature_dropout)
-            if stage.name == 'self-critical':
+            if stage.kind == 'self-critical':
                 loss, reward = self._self_critical_loss(cells, pictures, views)
             else:
                 loss, reward = self._likelihood_loss(cells, pictures, views, random), 0.0
@@ -317,7 +318,7 @@ class _StageRun:
             'stage': self.stage.name, 'epoch': self.epoch + 1, 'steps': self.steps,
             'learning_rate': self.optimizer.param_groups[0]['lr'], 'seconds': self.seconds,
             **figures}
-        if self.stage.name == 'self-critical':
+        if self.stage.kind == 'self-critical':
             row['reward'] = 100 * reward / batches
         else:
             row['train_loss'] = loss / batches
