@@ -126,14 +126,18 @@ class Watch:
         return self
 
     def __exit__(self, *_) -> None:
-        self.sample()
         self._stop.set()
         self._thread.join()
+        self.sample()
 
     @property
     def peak_mb(self) -> float:
-        """Return the most the processes ever occupied together: at least this, by what the
-        kernel counted between the samples."""
+        """
+        Return the most the processes ever occupied together.
+
+        What the samples missed is added from the kernel's own peaks, as if all had theirs at
+        once, so the truth is not more than this.
+        """
         missed = sum(ever - seen for seen, ever in self._resident.values())
         return self.sampled_mb + max(0.0, missed)
 
