@@ -1,7 +1,7 @@
 """
 The MobileNet feature extractors as plain data: one description, several interpreters.
 
-`encoder.py` builds a torch module from it and `onnx_encoder.py` the graph that OpenCV runs, so
+`encoder.py` builds a torch module from it and `onnx_graph.py` the graph that OpenCV runs, so
 this file must not import a framework. Names of parameters are torchvision's
 (`mobilenet_*().features`), sizes are read from a checkpoint or taken from the papers' tables.
 """
@@ -196,8 +196,13 @@ def _describe_v3(architecture: str, sizes) -> List[Block]:
     return blocks
 
 
-def parameter_shapes(blocks: List[Block]) -> Dict[str, Tuple[int, ...]]:
-    """Return the shape of every parameter and running statistic of an encoder, by name."""
+def parameter_shapes(
+        blocks: List[Block], folded: bool = False) -> Dict[str, Tuple[int, ...]]:
+    """
+    Return the shape of every parameter and running statistic of an encoder, by name.
+
+    :param folded: batch normalization is folded into the convolutions, which then have a bias.
+    """
     shapes = {}
     for layer in (layer for block in blocks for layer in block.layers):
         if isinstance(layer, SqueezeExcitation):
@@ -206,10 +211,11 @@ def parameter_shapes(blocks: List[Block]) -> Dict[str, Tuple[int, ...]]:
                     ('fc2', layer.channels, layer.squeezed)):
                 shapes[f'{layer.name}.{name}.weight'] = (out, inputs, 1, 1)
                 shapes[f'{layer.name}.{name}.bias'] = (out,)
-        else:
-            inputs = 1 if layer.depthwise else layer.in_channels
-            shapes[f'{layer.name}.weight'] = (
-                layer.out_channels, inputs, layer.kernel, layer.kernel)
-            for name in ('weight', 'bias', 'running_mean', 'running_var'):
-                shapes[f'{layer.norm}.{name}'] = (layer.out_channels,)
+            continue
+        shapes[f'{layer.name}.weight'] = (
+            layer.out_channels, 1 if layer.depthwise else layer.in_channels, layer.kernel,
+            layer.kernel)
+        vectors = [f'{layer.name}.bias'] if folded else [
+            f'{layer.norm}.{name}' for name in ('weight', 'bias', 'running_mean', 'running_var')]
+        shapes.update((name, (layer.out_channels,)) for name in vectors)
     return shapes

@@ -7,11 +7,13 @@ those of the encoder with batch normalization folded in, those of the decoder as
 Reading what a checkpoint says needs no framework; reading the weights of a `.pth` needs torch.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -20,12 +22,14 @@ from .architectures import (
     recognize_encoder)
 from .quantization import Weight, quantize_rows
 from .safetensors_file import SafetensorsFile
+from .search import check_options
 from .vocabulary import Vocabulary
 
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
 # Larger claims are refused before anything of their size is allocated.
 MAX_PARAMETERS = 200_000_000
+MAX_MESSAGE = 300  # characters: a message may quote the file
 DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
 
 
@@ -67,15 +71,29 @@ class Checkpoint:
         """Return the number of channels the encoder gives."""
         return self.blocks[-1].layers[-1].out_channels
 
-    def parameter_names(self) -> List[str]:
-        """Return the names `WeightReader.read` knows, in the order they are used."""
-        names = []
-        for layer in (layer for block in self.blocks for layer in block.layers):
-            prefixes = [layer.name]
-            if isinstance(layer, SqueezeExcitation):
-                prefixes = [f'{layer.name}.fc1', f'{layer.name}.fc2']
-            names += [f'encoder.{p}.{kind}' for p in prefixes for kind in ('weight', 'bias')]
-        return names + [f'decoder.{name}' for name in self.shapes]
+    def parameter_shapes(self) -> Dict[str, Tuple[int, ...]]:
+        """Return the shape of each parameter `WeightReader.read` knows, in the order of use."""
+        shapes = parameter_shapes(self.blocks, folded=True)
+        return {
+            **{f'encoder.{name}': shape for name, shape in shapes.items()},
+            **{f'decoder.{name}': shape for name, shape in self.shapes.items()}}
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turn whatever can be wrong with a file into a CheckpointError of one line that names it."""
+    try:
+        yield
+    except (ImportError, MemoryError):  # nothing the file is to blame for
+        raise
+    except Exception as error:
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f'cannot be read ({error.strerror or error})'
+        elif not isinstance(error, CheckpointError):
+            text = f'damaged or foreign ({type(error).__name__}: {text})'
+        text = ''.join(c if c.isprintable() else ' ' for c in text[:MAX_MESSAGE])
+        raise CheckpointError(f'{path}: {text}') from error
 
 
 def sha256(path: str) -> str:
@@ -95,14 +113,16 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
         another SHA-256 than expected. Nothing in it is executed.
     """
     path = os.path.expanduser(path)
-    if not os.path.isfile(path):
-        raise CheckpointError(f'{path}: no such file')
-    if expected_sha256:
-        actual = sha256(path)
-        if actual != expected_sha256.strip().lower():
-            raise CheckpointError(
-                f'{path}: SHA-256 is {actual}, expected {expected_sha256}; not loaded')
-    try:
+    with _reading(path):
+        if not os.path.exists(path):
+            raise CheckpointError('no such file')
+        if not os.path.isfile(path):  # nor a FIFO, which would keep us waiting
+            raise CheckpointError('not a file')
+        if expected_sha256:
+            actual = sha256(path)
+            if actual != expected_sha256.strip().lower():
+                raise CheckpointError(
+                    f'SHA-256 is {actual}, expected {expected_sha256}; not loaded')
         with open(path, 'rb') as file:
             start = file.read(9)
         if start[:4] == b'PK\x03\x04':
@@ -112,10 +132,6 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
             return _from_packed(path)
         raise CheckpointError(
             'neither a packed file (safetensors) nor a zip file as torch.save writes since 1.6')
-    except CheckpointError as error:
-        raise CheckpointError(f'{path}: {error}') from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f'{path}: damaged or foreign ({error})') from error
 
 
 def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) -> Checkpoint:
@@ -130,13 +146,14 @@ def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) 
         raise CheckpointError('model_state_dict has no encoder.* or no decoder.* parameters')
     vocabulary = Vocabulary.from_map(contents.get('word_map'))
     stated = contents.get('vocab_size', len(vocabulary))
-    if stated != len(vocabulary):
+    if type(stated) is not int or stated != len(vocabulary):
         raise CheckpointError(
-            f'vocab_size is {stated}, but word_map holds {len(vocabulary)} words')
+            f'vocab_size is not the number of words in word_map, {len(vocabulary)}')
     reverse = contents.get('rev_word_map')
     if reverse is not None and (
-            not isinstance(reverse, Mapping)
-            or {int(i): w for i, w in reverse.items()} != dict(enumerate(vocabulary.words))):
+            not isinstance(reverse, Mapping) or len(reverse) != len(vocabulary)
+            or any(reverse.get(index, reverse.get(str(index))) != word
+                   for index, word in enumerate(vocabulary.words))):
         raise CheckpointError('rev_word_map is not the reverse of word_map')
     architecture = recognize_encoder(encoder)
     blocks = describe_encoder(architecture, encoder)
@@ -145,13 +162,13 @@ def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) 
             raise CheckpointError(f'encoder.{name} has shape {encoder.get(name)}, not {shape}')
     return _checked(Checkpoint(
         path, False, architecture, blocks, vocabulary, decoder,
-        score_calibration=_numbers(contents.get('score_calibration')),
-        search=_numbers(contents.get('search'))))
+        score_calibration=_calibration(contents.get('score_calibration')),
+        search=_search(contents.get('search'))))
 
 
 def _from_packed(path: str) -> Checkpoint:
     file = SafetensorsFile(path)
-    metadata, shapes = file.metadata, file.shapes
+    metadata, tensors = file.metadata, file.tensors
     if metadata.get('format') != PACKED_FORMAT:
         raise CheckpointError(
             'a safetensors file, but not one that `jetcap pack` wrote (no format in its metadata)')
@@ -159,36 +176,56 @@ def _from_packed(path: str) -> Checkpoint:
         raise CheckpointError(
             f'packed format {metadata.get("version")}, this package reads {PACKED_VERSION}')
     vocabulary = Vocabulary(json.loads(metadata['words']))
-    encoder = {n[8:]: s for n, s in shapes.items() if n.startswith('encoder.')}
-    decoder = {
-        n[8:]: s for n, s in shapes.items()
-        if n.startswith('decoder.') and not n.endswith('.scale')}
+    encoder, decoder = (
+        {name[8:]: shape for name, (_, shape) in tensors.items()
+         if name.startswith(part) and not name.endswith('.scale')}
+        for part in ('encoder.', 'decoder.'))
     blocks = describe_encoder(metadata['encoder'], encoder)
-    if metadata['quantize'] not in ('int8', 'none'):
-        raise CheckpointError(f'unknown quantization {metadata["quantize"]!r}')
+    quantize = metadata['quantize']
+    if quantize not in ('int8', 'none'):
+        raise CheckpointError(f'unknown quantization {quantize!r}')
     checkpoint = _checked(Checkpoint(
-        path, True, metadata['encoder'], blocks, vocabulary, decoder, metadata['quantize'],
-        _numbers(json.loads(metadata.get('score_calibration', '{}'))),
-        _numbers(json.loads(metadata.get('search', '{}')))))
-    missing = set(checkpoint.parameter_names()) - set(shapes)
-    if missing:
-        raise CheckpointError(f'{sorted(missing)[0]} is missing')
-    for name in checkpoint.parameter_names():
-        if name.endswith('.weight') and shapes[name][0] != shapes.get(
-                name + '.scale', shapes[name])[0]:
-            raise CheckpointError(f'{name}.scale has shape {shapes[name + ".scale"]}')
-        if name.startswith('encoder.') and name.endswith('.bias') \
-                and shapes[name] != shapes[name[:-4] + 'weight'][:1]:
-            raise CheckpointError(f'{name} has shape {shapes[name]}')
+        path, True, metadata['encoder'], blocks, vocabulary, decoder, quantize,
+        _calibration(json.loads(metadata.get('score_calibration', '{}'))),
+        _search(json.loads(metadata.get('search', '{}')))))
+    expected = {}
+    for name, shape in checkpoint.parameter_shapes().items():
+        expected[name] = np.float32, shape
+        if quantize == 'int8' and len(shape) > 1:
+            expected[name] = np.int8, shape
+            expected[name + '.scale'] = np.float32, shape[:1]
+    for name in sorted({*expected, *tensors}):
+        if expected.get(name) != tensors.get(name):
+            raise CheckpointError(
+                f'{name} is {_described(tensors.get(name))}, expected '
+                f'{_described(expected.get(name))}')
     return checkpoint
 
 
-def _numbers(values) -> Dict[str, float]:
+def _described(tensor) -> str:
+    return f'{np.dtype(tensor[0])} of shape {tensor[1]}' if tensor else 'missing'
+
+
+def _calibration(values) -> Dict[str, float]:
+    numbers = _numbers('score_calibration', values)
+    if numbers and not {'slope', 'intercept'} <= set(numbers):
+        raise CheckpointError('score_calibration has no slope or no intercept')
+    return numbers
+
+
+def _search(values) -> Dict[str, float]:
+    numbers = _numbers('search', values)
+    check_options(numbers.get('length_penalty', 0), numbers.get('block_ngram', 0))
+    return numbers
+
+
+def _numbers(name: str, values) -> Dict[str, float]:
     if values is None:
         return {}
     if not isinstance(values, Mapping) or not all(
-            isinstance(k, str) and isinstance(v, (int, float)) for k, v in values.items()):
-        raise CheckpointError('score_calibration and search are maps of names to numbers')
+            isinstance(k, str) and isinstance(v, (int, float)) and math.isfinite(v)
+            for k, v in values.items()):
+        raise CheckpointError(f'{name} is not a map of names to numbers')
     return {name: float(value) for name, value in values.items()}
 
 
@@ -207,6 +244,8 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     for name in ('embedding.weight', 'init_h.weight', 'encoder_att.weight'):
         if len(shapes[name]) != 2:
             raise CheckpointError(f'decoder.{name} has shape {shapes[name]}, not two sizes')
+        if not min(shapes[name]):
+            raise CheckpointError(f'decoder.{name} is empty')
     vocabulary_size, c = shapes['embedding.weight'][0], checkpoint.encoder_dim
     e, h, a = checkpoint.embed_dim, checkpoint.decoder_dim, checkpoint.attention_dim
     if vocabulary_size != len(checkpoint.vocabulary):
@@ -223,7 +262,7 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
             'full_att.weight': (1, a), 'full_att.bias': (1,)}.items():
         if shapes[name] != shape:
             raise CheckpointError(f'decoder.{name} has shape {shapes[name]}, expected {shape}')
-    total = sum(int(np.prod(shape, dtype=np.float64)) for shape in shapes.values())
+    total = sum(math.prod(shape) for shape in checkpoint.parameter_shapes().values())
     if total > MAX_PARAMETERS:
         raise CheckpointError(f'{total} parameters; at most {MAX_PARAMETERS} are read')
     return checkpoint
@@ -238,34 +277,46 @@ class WeightReader:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
+        self._shapes = checkpoint.parameter_shapes()
+        self._plain_shapes: Dict[str, Tuple[int, ...]] = {}  # of a `.pth`, unfolded
+        self._norms: Dict[str, str] = {}
+        self._size = 0
         self._source = None
 
     def __enter__(self) -> 'WeightReader':
-        if self._checkpoint.packed:
-            self._source = SafetensorsFile(self._checkpoint.path)
-            self._tensor = self._source.tensor
-        else:
+        checkpoint = self._checkpoint
+        with _reading(checkpoint.path):
+            if checkpoint.packed:
+                self._source = SafetensorsFile(checkpoint.path)
+                return self
             from .pth import map_pth
-            self._source = map_pth(self._checkpoint.path)
-            self._tensor = self._pth_tensor
-            self._norms = {
-                f'encoder.{layer.name}': f'encoder.{layer.norm}'
-                for block in self._checkpoint.blocks for layer in block.layers
-                if not isinstance(layer, SqueezeExcitation)}
+            self._source = map_pth(checkpoint.path)
+            self._size = os.path.getsize(checkpoint.path)
+        self._plain_shapes = {
+            f'encoder.{name}': shape
+            for name, shape in parameter_shapes(checkpoint.blocks).items()}
+        self._norms = {
+            f'encoder.{layer.name}': f'encoder.{layer.norm}'
+            for block in checkpoint.blocks for layer in block.layers
+            if not isinstance(layer, SqueezeExcitation)}
         return self
 
     def __exit__(self, *exc_info) -> None:
-        self._source = self._tensor = None
+        self._source = None
 
     def read(self, name: str, quantize: Optional[str] = None) -> Weight:
         """
-        Return the parameter of a name in `Checkpoint.parameter_names`.
+        Return the parameter of a name in `Checkpoint.parameter_shapes`.
 
         :param quantize: 'int8' or 'none'; None: as it is stored. Only weights of two and more
             dimensions are ever int8, with a scale for each row (output channel).
-        :raises CheckpointError: if it holds a value that is not finite.
+        :raises CheckpointError: if it holds a value that is not finite, or if the file is no
+            longer the one whose metadata were read.
         """
-        stored = self._stored(name)
+        with _reading(self._checkpoint.path), np.errstate(all='ignore'):
+            stored = self._packed(name) if self._checkpoint.packed else self._folded(name)
+            if stored.values.shape != self._shapes[name]:
+                raise CheckpointError(f'{name} has another shape now: the file was changed')
         if stored.values.ndim < 2 or quantize is None \
                 or (quantize == 'int8') == (stored.scale is not None):
             return stored
@@ -277,31 +328,39 @@ class WeightReader:
         """Return the parameter of a name as float32."""
         return self.read(name).dequantized()
 
-    def _stored(self, name: str) -> Weight:
-        if self._checkpoint.packed:
-            values = self._tensor(name)
-            scale = None
-            if values.dtype == np.int8:
-                scale = self._finite(name + '.scale', self._tensor(name + '.scale'))
-            else:
-                self._finite(name, values)
-            return Weight(values, scale)
+    def _packed(self, name: str) -> Weight:
+        values = self._source.tensor(name)
+        if values.dtype == np.int8:
+            return Weight(values, self._finite(name + '.scale', self._source.tensor(
+                name + '.scale')))
+        return Weight(self._finite(name, values))
+
+    def _folded(self, name: str) -> Weight:
+        """Return a parameter of a `.pth`, with batch normalization folded in."""
         prefix, _, kind = name.rpartition('.')
         norm = self._norms.get(prefix)
         if norm is None:
-            return Weight(self._tensor(name))
+            return Weight(self._plain(name))
         # y = (W x - mean) * gamma / sqrt(var + eps) + beta
-        gain = self._tensor(norm + '.weight') / np.sqrt(
-            self._tensor(norm + '.running_var') + norm_epsilon(self._checkpoint.architecture))
+        gain = self._plain(norm + '.weight') / np.sqrt(
+            self._plain(norm + '.running_var') + norm_epsilon(self._checkpoint.architecture))
         if kind == 'bias':
-            bias = self._tensor(norm + '.bias') - self._tensor(norm + '.running_mean') * gain
-            return Weight(self._finite(name, bias))
-        return Weight(self._finite(name, self._tensor(name) * gain[:, None, None, None]))
+            values = self._plain(norm + '.bias') - self._plain(norm + '.running_mean') * gain
+        else:
+            values = self._plain(name) * gain[:, None, None, None]
+        return Weight(self._finite(name, values))
 
-    def _pth_tensor(self, name: str) -> np.ndarray:
+    def _plain(self, name: str) -> np.ndarray:
+        """Return a tensor of a `.pth` as it is, in float32."""
+        if os.path.getsize(self._checkpoint.path) < self._size:
+            raise CheckpointError('the file was cut while it was read')
+        expected = self._plain_shapes.get(name)
         if name not in self._source and name.startswith('encoder.'):
             name = 'encoder.features.' + name[len('encoder.'):]
-        return self._finite(name, self._source[name].float().numpy())
+        values = self._source[name].float().numpy().copy()  # the file may be cut later
+        if expected is not None and values.shape != expected:
+            raise CheckpointError(f'{name} has shape {values.shape}, expected {expected}')
+        return self._finite(name, values)
 
     @staticmethod
     def _finite(name: str, values: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
     """
     tensors: Dict[str, np.ndarray] = {}
     with WeightReader(checkpoint) as reader:
-        for name in checkpoint.parameter_names():
+        for name in checkpoint.parameter_shapes():
             weight = reader.read(name, quantize)
             tensors[name] = np.ascontiguousarray(weight.values)
             if weight.scale is not None:

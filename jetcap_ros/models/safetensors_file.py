@@ -16,7 +16,8 @@ from typing import Dict, Mapping, Tuple
 import numpy as np
 
 DTYPES = {'F32': np.float32, 'I8': np.int8}
-MAX_HEADER = 16 << 20  # bytes; 200,000 words take about 3 MB
+MAX_HEADER = 4 << 20  # bytes; 200,000 words take about 3 MB
+MAX_DIMENSIONS = 8
 
 
 class SafetensorsError(ValueError):
@@ -25,7 +26,7 @@ class SafetensorsError(ValueError):
 
 class SafetensorsFile:
     """
-    A file opened for reading; tensors are views into it and are read when they are used.
+    A file opened for reading; tensors are mapped, and read when they are asked for.
 
     :raises SafetensorsError: if its header does not describe exactly the file.
     """
@@ -74,7 +75,8 @@ class SafetensorsFile:
             raise SafetensorsError(f'{name} is {entry["dtype"]!r}, expected {", ".join(DTYPES)}')
         shape, (first, last) = entry['shape'], entry['data_offsets']
         numbers = [*shape, first, last]
-        if not all(type(number) is int and number >= 0 for number in numbers):
+        if len(shape) > MAX_DIMENSIONS or not all(
+                type(number) is int and 0 <= number < 1 << 48 for number in numbers):
             raise SafetensorsError(f'{name} has no proper shape or place')
         dtype = DTYPES[entry['dtype']]
         if first != end or last - first != math.prod(shape) * np.dtype(dtype).itemsize:
@@ -83,15 +85,18 @@ class SafetensorsFile:
         return last
 
     @property
-    def shapes(self) -> Dict[str, Tuple[int, ...]]:
-        """Return the shape of each tensor, by name."""
-        return {name: shape for name, (_, shape, _) in self._tensors.items()}
+    def tensors(self) -> Dict[str, Tuple[type, Tuple[int, ...]]]:
+        """Return the type and the shape of each tensor, by name."""
+        return {name: (dtype, shape) for name, (dtype, shape, _) in self._tensors.items()}
 
     def tensor(self, name: str) -> np.ndarray:
-        """Return a tensor, as a view into the file that cannot be written."""
+        """Return a tensor; a copy, since the file may be cut or written over later."""
         dtype, shape, first = self._tensors[name]
-        return np.frombuffer(
-            self._map, dtype, math.prod(shape), self._start + first).reshape(shape)
+        first += self._start
+        # To touch a page beyond the end of a file that has shrunk ends the process.
+        if self._map.size() < first + math.prod(shape) * np.dtype(dtype).itemsize:
+            raise SafetensorsError(f'{name} is gone: the file was cut while it was read')
+        return np.frombuffer(self._map, dtype, math.prod(shape), first).reshape(shape).copy()
 
 
 def write_safetensors(
@@ -109,12 +114,14 @@ def write_safetensors(
         offset += values.nbytes
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    partial = f'{path}.partial'
+    partial = f'{path}.{os.getpid()}.partial'
     try:
         with open(partial, 'wb') as file:
             file.write(struct.pack('<Q', len(text)) + text)
             for name in ordered:
                 file.write(np.ascontiguousarray(tensors[name]))
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         if os.path.exists(partial):

@@ -45,11 +45,15 @@ class Vocabulary:
         return len(self.words)
 
     def sentence(self, indices: Iterable[int]) -> str:
-        """Return the sentence of these indices up to <end>, without special tokens."""
+        """
+        Return the sentence of these indices up to <end>, without special tokens.
+
+        It holds only what can be printed, whatever a checkpoint calls a word.
+        """
         words = []
         for index in indices:
             if index == self.end:
                 break
             if index not in self.special:
                 words.append(self.words[index])
-        return ' '.join(words)
+        return ''.join(c for c in ' '.join(words) if c.isprintable())
