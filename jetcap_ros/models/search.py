@@ -6,6 +6,7 @@ A decoder has `start(cells) -> state`, `step(words, state) -> (logits, state, at
 state is its own business.
 """
 
+import math
 from dataclasses import dataclass
 from typing import List, Optional, Sequence
 
@@ -14,6 +15,7 @@ import numpy as np
 # The state of the search is small; what a caller asks for is bounded all the same.
 MAX_BEAM_SIZE = 20
 MAX_LENGTH = 100
+MAX_LENGTH_PENALTY = 10
 
 
 @dataclass
@@ -51,6 +53,7 @@ def greedy_search(decoder, cells, start: int, end: int, max_length: int = 20) ->
         attention.append(weights[0])
         if word == end:
             break
+    _check_finite(total)
     return Hypothesis(indices, total, np.array(attention))
 
 
@@ -67,6 +70,7 @@ def beam_search(
     :raises ValueError: for an absurd beam size or length.
     """
     _check(beam_size, max_length)
+    check_options(length_penalty, block_ngram)
     state = decoder.start(cells)
     words = np.array([start])
     totals = np.zeros(1)
@@ -93,6 +97,7 @@ def beam_search(
         for rank, candidate in enumerate(candidates):
             row, word = divmod(int(candidate), scores.shape[1])
             total = float(flat[candidate])
+            _check_finite(total)
             if total == -np.inf:
                 continue
             if word == end:
@@ -128,6 +133,21 @@ def _check(beam_size: int, max_length: int) -> None:
         raise ValueError(f'beam_size is {beam_size}, expected 1 to {MAX_BEAM_SIZE}')
     if not 1 <= max_length <= MAX_LENGTH:
         raise ValueError(f'max_length is {max_length}, expected 1 to {MAX_LENGTH}')
+
+
+def check_options(length_penalty: float, block_ngram: float) -> None:
+    """Raise ValueError for options that `beam_search` cannot keep to."""
+    # Below 0, short captions would win over the search's bound on how good a longer one can get.
+    if not 0 <= length_penalty <= MAX_LENGTH_PENALTY:
+        raise ValueError(
+            f'length_penalty is {length_penalty}, expected 0 to {MAX_LENGTH_PENALTY}')
+    if not (0 <= block_ngram <= MAX_LENGTH and block_ngram == int(block_ngram)):
+        raise ValueError(f'block_ngram is {block_ngram}, expected 0 to {MAX_LENGTH}')
+
+
+def _check_finite(total: float) -> None:
+    if math.isnan(total):
+        raise ValueError('the model gives values that are not numbers: its weights are damaged')
 
 
 def _completions(beam: List[int], size: int) -> List[int]:
