@@ -29,8 +29,16 @@ def connected_sockets() -> Tuple[socket.socket, socket.socket]:
 
 
 def send(end: socket.socket, kind: str, pixels=b'', **values: Any) -> None:
-    """Send a message; OSError if nobody listens, TimeoutError after the socket's timeout."""
-    end.sendall(b''.join((json.dumps({'kind': kind, **values}).encode(), b'\n', pixels)))
+    """
+    Send a message.
+
+    :raises OSError: if nobody listens; TimeoutError after the socket's timeout.
+    :raises ProtocolError: if it is longer than a packet may be.
+    """
+    packet = b''.join((json.dumps({'kind': kind, **values}).encode(), b'\n', pixels))
+    if len(packet) > MAX_PACKET:
+        raise ProtocolError(f'a message of {len(packet)} bytes, at most {MAX_PACKET}')
+    end.sendall(packet)
 
 
 def receive(end: socket.socket) -> Tuple[Dict[str, Any], memoryview]:
@@ -41,11 +49,13 @@ def receive(end: socket.socket) -> Tuple[Dict[str, Any], memoryview]:
     :raises ProtocolError: if the packet is no message.
     """
     try:
-        packet = end.recv(MAX_PACKET)
+        packet, _, flags, _ = end.recvmsg(MAX_PACKET)
     except ConnectionError:
-        packet = b''
+        packet, flags = b'', 0
     if not packet:
         raise EOFError('the other process has gone')
+    if flags & socket.MSG_TRUNC:
+        raise ProtocolError(f'a packet of more than {MAX_PACKET} bytes')
     header, _, _ = packet.partition(b'\n')
     try:
         message = json.loads(header)
