@@ -50,7 +50,7 @@ def quantize_rows(values: np.ndarray) -> Weight:
     rows = values.reshape(len(values), -1)
     scale = np.abs(rows).max(axis=1).astype(np.float32) / 127
     scale[scale == 0] = 1
-    quantized = np.rint(rows / scale[:, None]).astype(np.int8)
+    quantized = np.rint(rows / scale[:, None]).clip(-127, 127).astype(np.int8)
     return Weight(quantized.reshape(values.shape), scale)
 
 

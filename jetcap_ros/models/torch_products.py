@@ -40,16 +40,17 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
         step = np.float32(max(float(x.max()), -float(x.min()), 1e-30) / LEVELS)
         rows = np.zeros((2 * count + 1, x.shape[1]), np.float32)
         coarse, fine = rows[:count], rows[count:-1]
-        np.rint(x / step, out=coarse)
-        coarse *= step
-        np.subtract(x, coarse, out=fine)
+        np.divide(x, step, out=fine)
+        np.rint(fine, out=coarse)
+        fine -= coarse
         fine *= 2 * LEVELS
-        # The last row gives all rows the range in which `step` is torch's own.
-        rows[-1, :2] = -LEVELS * step, (255 - LEVELS) * step
+        # The last row gives all rows the range in which torch's own step is 1.
+        rows[-1, :2] = -LEVELS, 255 - LEVELS
         y = linear(torch.from_numpy(rows), packed).numpy()
         result = y[count:-1]
         result *= np.float32(0.5 / LEVELS)
         result += y[:count]
+        result *= step
         result += bias
         return result
     return product
