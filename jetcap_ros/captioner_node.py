@@ -13,6 +13,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.time import Time
@@ -56,8 +57,10 @@ class CaptionerNode(ManagedNode):
         self.add_on_set_parameters_callback(
             on_set_parameters(lambda: self.state_label == 'unconfigured', self._apply))
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        # By a clock that also runs while a simulation or a bag stands still.
         self.create_timer(
-            1.0, self._publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup())
+            1.0, self._publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     # Transitions
 
@@ -92,7 +95,6 @@ class CaptionerNode(ManagedNode):
     @transition
     def on_activate(self, state) -> TransitionCallbackReturn:
         """Subscribe to the cameras and begin to caption."""
-        result = super().on_activate(state)
         try:
             self._bond = Bond(self, self.get_parameter('bond').value)
             for camera in self.cameras:
@@ -100,6 +102,7 @@ class CaptionerNode(ManagedNode):
         except Exception:
             self._stop()
             raise
+        result = super().on_activate(state)
         self._active = True
         self._thread = threading.Thread(
             target=self._caption_frames, name='caption_frames', daemon=True)

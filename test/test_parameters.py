@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from jetcap_ros.captioner import CaptionerSettings
-from jetcap_ros.parameters import PARAMETERS, SPECS, document
+from jetcap_ros.parameters import PARAMETERS, SPECS, document, on_set_parameters
+from rclpy.parameter import Parameter
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,3 +27,22 @@ def test_the_engine_has_the_same_defaults():
     settings = CaptionerSettings()
     for name in CaptionerSettings.__dataclass_fields__:
         assert getattr(settings, name) == SPECS[name].default
+
+
+VALUES = st.one_of(
+    st.text(), st.integers(-2**63, 2**63 - 1), st.floats(), st.booleans(),
+    st.lists(st.text(), min_size=1), st.lists(st.floats(), min_size=1))
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(SPECS)), VALUES)), st.booleans())
+def test_no_value_makes_the_callback_fail(pairs, unconfigured):
+    """An exception in it would end spin."""
+    applied = {}
+    callback = on_set_parameters(lambda: unconfigured, applied.update)
+    result = callback([Parameter(name, value=value) for name, value in pairs])
+    assert result.successful or (result.reason and not applied)
+    for name, value in applied.items():
+        spec = SPECS[name]
+        assert not spec.choices or value in spec.choices
+        if isinstance(spec.default, float) and isinstance(value, float):
+            assert spec.range[0] <= value <= spec.range[1]
