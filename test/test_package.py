@@ -1,6 +1,7 @@
 """The package as it is delivered: metadata, files, commands, and what is imported when."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 import jetcap_ros
-from jetcap_ros.cli import build_parser
+from jetcap_ros.cli import build_parser, main
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ElementTree.parse(ROOT / 'package.xml').getroot()
@@ -48,6 +49,16 @@ def setup_arguments():
                 value = ast.Expression(keyword.value)
                 arguments[keyword.arg] = eval(compile(value, 'setup.py', 'eval'), names)
     return arguments
+
+
+def copy_sources(folder):
+    """Copy what a build needs, and nothing of an earlier one."""
+    folder.mkdir()
+    for name in ('jetcap_ros', 'launch', 'config', 'resource'):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE'):
+        shutil.copy(ROOT / name, folder)
 
 
 def test_version_is_the_same_everywhere():
@@ -104,12 +115,7 @@ def test_what_is_imported_is_declared():
 def test_every_file_is_installed(tmp_path):
     """As colcon installs, from a copy that has nothing else."""
     source, root = tmp_path / 'source', tmp_path / 'root'
-    source.mkdir()
-    for name in ('jetcap_ros', 'launch', 'config', 'resource'):
-        shutil.copytree(
-            ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('package.xml', 'setup.py', 'setup.cfg', 'LICENSE'):
-        shutil.copy(ROOT / name, source)
+    copy_sources(source)
     subprocess.run(
         [sys.executable, 'setup.py', '-q', 'install', '--root', str(root), '--prefix', '/robot',
          '--single-version-externally-managed', '--record', str(tmp_path / 'record')],
@@ -127,6 +133,21 @@ def test_every_file_is_installed(tmp_path):
     for executable in ('captioner', 'jetcap'):
         script = installed / 'lib/jetcap_ros' / executable
         assert script.is_file() and script.stat().st_mode & 0o111
+
+
+def test_colcon_builds_it(tmp_path):
+    """Where colcon is installed: an executable that `ros2 run` finds, and that runs."""
+    if shutil.which('colcon') is None:
+        pytest.skip('colcon is not installed')
+    copy_sources(tmp_path / 'src')
+    subprocess.run(
+        ['colcon', 'build', '--packages-select', 'jetcap_ros'], cwd=tmp_path, check=True,
+        capture_output=True)
+    result = subprocess.run(
+        ['bash', '-c', '. install/setup.bash && install/jetcap_ros/lib/jetcap_ros/jetcap --help'],
+        cwd=tmp_path, text=True, capture_output=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith('usage: jetcap')
 
 
 def test_entry_points_can_be_called():
@@ -183,6 +204,21 @@ def test_help_of_command(name):
         shown = action.option_strings or [action.metavar or action.dest]
         assert any(text in result.stdout for text in shown), shown
         assert action.help or action.choices, f'{shown} says nothing of itself'
+
+
+def test_caption_of_files(tmp_path, capfd, photograph):
+    """One line a picture; what is no picture is named, and costs the others nothing."""
+    import cv2
+    picture, noise = tmp_path / 'astronaut.png', tmp_path / 'noise.png'
+    cv2.imwrite(str(picture), cv2.cvtColor(photograph, cv2.COLOR_RGB2BGR))
+    noise.write_bytes(b'no picture')
+    assert main(['caption', '--model', 'simple', str(noise), str(picture)]) == 1
+    printed = capfd.readouterr()
+    name, _, caption = printed.out.strip().partition('\t')
+    assert name == str(picture) and len(caption.split()) >= 3
+    assert f'{noise}: no such file, or not a picture' in printed.err
+    assert main(['caption', '--model', 'simple', '--json', str(picture)]) == 0
+    assert json.loads(capfd.readouterr().out)['text'] == caption
 
 
 def test_command_line_loads_nothing_heavy():
