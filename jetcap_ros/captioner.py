@@ -10,17 +10,15 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
+from .lazy_loader import SHIPPED_CHECKPOINT
 from .memory_utils import available_memory_mb, check_available_memory, memory_pressure
 from .preprocessing import squash
 from .worker_process import RequestError, WorkerError, WorkerProcess
 
-SHIPPED_CHECKPOINT = str(
-    Path(__file__).parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
 # A Python with NumPy, before it can check for itself.
 WORKER_NEED_MB = 40
 SUPERVISE_EVERY_S = 0.2

@@ -10,11 +10,15 @@ import os
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Optional
 
 from .memory_utils import (
     available_memory_mb, check_available_memory, pre_cleanup, process_memory,
     safe_import_wrapper)
+
+SHIPPED_CHECKPOINT = str(
+    Path(__file__).parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
 
 # What a stage takes, in MB, beyond the checkpoint's own size. Importing torch reads some 230 MB
 # of libraries too, but those pages are the file's: the kernel takes them back under pressure.
@@ -61,21 +65,22 @@ class LazyModel:
     A captioning model that is loaded when `model` is first asked for.
 
     :param name: 'mobilenet' (torch) or 'simple' (OpenCV and NumPy).
-    :param checkpoint: path of a packed file, or of a `.pth` for 'mobilenet'.
+    :param checkpoint: path of a packed file, or of a `.pth` for 'mobilenet'; empty: the shipped
+        one.
     :param num_threads: 0 for all cores.
     :param on_begin: called with the name of each stage that begins.
     :param on_stage: called with a Stage for each stage that ends.
     """
 
     def __init__(
-            self, checkpoint: str, name: str = 'mobilenet', checkpoint_sha256: str = '',
+            self, checkpoint: str = '', name: str = 'mobilenet', checkpoint_sha256: str = '',
             quantize: str = 'int8', device: str = 'cpu', num_threads: int = 0,
             reserve_memory_mb: float = 150, on_begin: Optional[Callable] = None,
             on_stage: Optional[Callable] = None) -> None:
         for value, choices in ((name, MODELS), (quantize, QUANTIZE), (device, DEVICES)):
             if value not in choices:
                 raise ValueError(f'{value!r} is none of {", ".join(choices)}')
-        self._checkpoint_path = checkpoint
+        self._checkpoint_path = checkpoint or SHIPPED_CHECKPOINT
         self._name = name
         self._sha256 = checkpoint_sha256
         self._quantize = quantize
