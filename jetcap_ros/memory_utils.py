@@ -16,6 +16,7 @@ import math
 import os
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -52,12 +53,29 @@ class Cgroups(NamedTuple):
     unified: Optional[Path]
 
 
-class ProcessMemory(NamedTuple):
-    """Memory of one process in MB; what the kernel does not tell is None."""
+@dataclass(frozen=True)
+class ProcessMemory:
+    """Memory of one process in MB."""
 
+    pid: int
     rss_mb: float
-    pss_mb: Optional[float]
-    anonymous_mb: Optional[float]
+    anonymous_mb: float  # what is no copy of a file on disk
+
+    @property
+    def pss_mb(self) -> Optional[float]:
+        """
+        Return the share that is this process's, None if the kernel does not tell.
+
+        The kernel walks through all pages for it: milliseconds, of a large process.
+        """
+        rollup = _read(Path(f'/proc/{self.pid}/smaps_rollup'))
+        match = re.search(r'^Pss: +(\d+) kB', rollup, re.MULTILINE)
+        if match:
+            return int(match[1]) / 1024
+        try:  # kernels before 4.14
+            return psutil.Process(self.pid).memory_full_info().pss / MB
+        except psutil.Error:  # another user's process, or gone
+            return None
 
 
 def available_memory_mb(root: str = '/') -> float:
@@ -172,18 +190,8 @@ def process_memory(pid: Optional[int] = None) -> ProcessMemory:
     :raises psutil.NoSuchProcess: if there is none of that id.
     """
     pid = os.getpid() if pid is None else pid
-    rollup = dict(re.findall(r'^(\w+): +(\d+) kB', _read(Path(f'/proc/{pid}/smaps_rollup')),
-                             re.MULTILINE))
-    if rollup:
-        return ProcessMemory(
-            *(int(rollup[key]) / 1024 for key in ('Rss', 'Pss', 'Anonymous')))
-    process = psutil.Process(pid)  # kernels before 4.14 and other users' processes
-    memory = process.memory_info()
-    try:
-        pss_mb = process.memory_full_info().pss / MB
-    except psutil.AccessDenied:
-        pss_mb = None
-    return ProcessMemory(memory.rss / MB, pss_mb, (memory.rss - memory.shared) / MB)
+    memory = psutil.Process(pid).memory_info()
+    return ProcessMemory(pid, memory.rss / MB, (memory.rss - memory.shared) / MB)
 
 
 def _headroom(level: Path, files: ControllerFiles) -> float:

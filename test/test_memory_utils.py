@@ -96,13 +96,15 @@ def test_process_memory_of_another_process():
         memory_utils.process_memory(child.pid)
 
 
-def test_process_memory_without_smaps_rollup(monkeypatch):
-    expected = memory_utils.process_memory()
-    monkeypatch.setattr(memory_utils, '_read', lambda path: '')
+def test_pss_without_smaps_rollup(monkeypatch):
     memory = memory_utils.process_memory()
-    assert memory.rss_mb == pytest.approx(expected.rss_mb, rel=0.1)
-    assert memory.pss_mb == pytest.approx(expected.pss_mb, rel=0.1)
-    assert 0 < memory.anonymous_mb < memory.rss_mb
+    expected = memory.pss_mb
+    monkeypatch.setattr(memory_utils, '_read', lambda path: '')
+    assert memory.pss_mb == pytest.approx(expected, rel=0.1)
+
+
+def test_pss_of_a_process_that_has_gone():
+    assert memory_utils.ProcessMemory(2 ** 22 + 1, 0, 0).pss_mb is None
 
 
 def test_pre_cleanup_gives_memory_back():
