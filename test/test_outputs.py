@@ -1,0 +1,109 @@
+"""What comes out of the node, and what it makes of cameras that differ, over real DDS."""
+
+import cv2
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
+from jetcap_ros.image_decoding import decode_image
+from node_process import NodeProcess, image_message
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+SIMPLE = {'model': 'simple', 'max_rate_hz': 0.0}
+
+
+def test_the_captioned_image_keeps_header_and_size(photograph):
+    with NodeProcess({**SIMPLE, 'publish_image': True, 'draw_attention': True}) as node:
+        pictures = []
+        node.listen('image_captioned', pictures.append, Image)
+        assert node.change('configure') and node.change('activate')
+        camera = node.camera()
+        small = image_message(np.ascontiguousarray(photograph[::4, ::4]), 'left_eye')
+        info = node.next_caption(camera, small)
+        node.wait_for(lambda: pictures or node.next_caption(camera, small))
+        assert pictures[0].header.frame_id == info['frame_id'] == 'left_eye'
+        assert any(
+            i['stamp']['nanosec'] == pictures[0].header.stamp.nanosec for i in node.infos)
+        drawn = decode_image(pictures[0])
+        assert drawn.shape == (128, 128, 3)
+        assert (drawn != photograph[::4, ::4]).any()
+
+
+def test_nothing_is_drawn_that_was_not_asked_for(photograph):
+    with NodeProcess(SIMPLE) as node:
+        pictures = []
+        node.listen('image_captioned', pictures.append, Image)
+        assert node.change('configure') and node.change('activate')
+        for _ in range(3):
+            node.next_caption(node.camera(), image_message(photograph[:200, :200].copy()))
+        assert not pictures
+
+
+def test_an_unchanged_sentence_is_said_once(photograph):
+    with NodeProcess({**SIMPLE, 'publish_unchanged': False}) as node:
+        assert node.change('configure') and node.change('activate')
+        camera = node.camera()
+        small = image_message(photograph[::2, ::2].copy())
+        for _ in range(4):
+            node.next_caption(camera, small)
+        node.spin(0.3)
+        assert len(node.infos) >= 4 and len(node.captions) == 1
+        assert node.set('publish_unchanged', True).successful
+        node.next_caption(camera, small)
+        assert node.wait_for(lambda: len(node.captions) > 1)
+
+
+def test_compressed_images(photograph):
+    with NodeProcess({**SIMPLE, 'image_transport': 'compressed'}) as node:
+        assert node.change('configure') and node.change('activate')
+        camera = node.camera('/image_raw/compressed', kind=CompressedImage)
+        message = CompressedImage(format='rgb8; jpeg compressed bgr8')
+        ok, data = cv2.imencode('.jpg', photograph[..., ::-1])
+        message.data = data.tobytes()
+        info = node.next_caption(camera, message)
+        assert ok and info['topic'] == '/image_raw/compressed'
+        assert len(info['caption'].split()) >= 3
+        message.data = message.data[:500]
+        node.wait_for(lambda: camera.publish(message) or any(
+            s.level == DiagnosticStatus.WARN for s in node.diagnostics))
+
+
+def test_topics_are_remapped_and_names_are_relative(photograph):
+    arguments = ['-r', 'image_raw:=/robot/head/image', '-r', '__ns:=/robot']
+    with NodeProcess(SIMPLE, arguments, name='/robot/captioner') as node:
+        assert node.change('configure') and node.change('activate')
+        info = node.next_caption(node.camera('/robot/head/image'), image_message(photograph))
+        assert info['topic'] == '/robot/head/image'
+
+
+def test_another_qos_is_said_with_what_to_change(photograph):
+    with NodeProcess({**SIMPLE, 'image_reliability': 'reliable'}) as node:
+        assert node.change('configure') and node.change('activate')
+        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        camera = node.node.create_publisher(Image, '/image_raw', best_effort)
+        node.wait_for(lambda: camera.publish(image_message(photograph))
+                      or 'set image_reliability to best_effort' in node.output())
+        status = node.status('set image_reliability to best_effort', timeout=15)
+        assert status.level == DiagnosticStatus.ERROR
+        node.node.destroy_publisher(camera)
+        # A reliable camera, and one that went and came back.
+        for _ in range(2):
+            camera = node.camera(qos=QoSProfile(depth=1))
+            assert node.next_caption(camera, image_message(photograph))['caption']
+            node.node.destroy_publisher(camera)
+
+
+def test_a_silent_camera_is_an_error(photograph):
+    with NodeProcess(SIMPLE) as node:
+        assert node.change('configure') and node.change('activate')
+        status = node.status('no frames on /image_raw for', timeout=15)
+        assert status.level == DiagnosticStatus.ERROR and '0 publishers' in status.message
+        assert node.next_caption(node.camera(), image_message(photograph))
+        node.wait_for(lambda: node.diagnostics[-1].level == DiagnosticStatus.OK)
+
+
+def test_simulated_time_that_stands_still(photograph):
+    with NodeProcess({**SIMPLE, 'use_sim_time': True}) as node:
+        assert node.change('configure') and node.change('activate')
+        assert node.next_caption(node.camera(), image_message(photograph))['caption']
+        after = len(node.diagnostics)
+        assert node.wait_for(lambda: len(node.diagnostics) > after + 1)
