@@ -16,13 +16,17 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help='mobilenet (torch, default) or simple (OpenCV and NumPy, a tenth of the memory)')
     parser.add_argument(
         '--fallback', choices=('simple', 'none'), default='simple',
-        help='what takes over where the model cannot run (default: simple)')
+        help='what takes over where the model cannot run (default: %(default)s)')
     parser.add_argument(
         '--checkpoint', metavar='FILE', default='', help='default: the one that is shipped')
-    parser.add_argument('--beam', type=int, default=3, help='beam size; 1 is greedy (default: 3)')
-    parser.add_argument('--max-length', type=int, default=20, help='in words (default: 20)')
-    parser.add_argument('--quantize', choices=('int8', 'none'), default='int8')
-    parser.add_argument('--device', choices=('cpu', 'cuda', 'auto'), default='cpu')
+    parser.add_argument('--beam', type=int, default=3, help='beam size; 1 is greedy (default: %(default)s)')
+    parser.add_argument('--max-length', type=int, default=20, help='in words (default: %(default)s)')
+    parser.add_argument(
+        '--quantize', choices=('int8', 'none'), default='int8',
+        help='weights of the full model (default: %(default)s)')
+    parser.add_argument(
+        '--device', choices=('cpu', 'cuda', 'auto'), default='cpu',
+        help='where the full model runs (default: %(default)s)')
     parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='0: all cores (default)')
 
