@@ -13,7 +13,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that choose and bound the model, as the node's parameters do."""
     parser.add_argument(
         '--model', choices=('mobilenet', 'simple'), default='mobilenet',
-        help='mobilenet (torch, default) or simple (OpenCV and NumPy, a tenth of the memory)')
+        help='mobilenet (torch, default) or simple (OpenCV and NumPy, a fraction of the memory)')
     parser.add_argument(
         '--fallback', choices=('simple', 'none'), default='simple',
         help='what takes over where the model cannot run (default: %(default)s)')
