@@ -1,4 +1,4 @@
-"""Whether anything grows or stays behind over many transitions and many frames."""
+"""Whether anything grows or stays behind over many transitions, many frames and a long time."""
 
 import time
 from typing import Any, Dict, List
@@ -8,6 +8,7 @@ import psutil
 from lifecycle_msgs.msg import Transition
 
 from .camera import make_image
+from .latency import sustained
 from .node_under_test import NodeUnderTest
 from .plan import Plan
 from .report import Table
@@ -17,10 +18,12 @@ SETTLE = 10  # cycles and hundreds of frames before the first look
 
 
 def measure(plan: Plan) -> Dict[str, Any]:
-    """Return what grew over the cycles of transitions, and over the frames."""
-    cycles, frames = (5, 100) if plan.quick else (200, 20_000)
+    """Return what grew over the cycles of transitions, the frames, and under a camera."""
+    cycles, frames, minutes = (5, 100, 0.1) if plan.quick else (200, 20_000, 10)
     return {
-        f'{cycles} cycles': _cycles(plan, cycles), f'{frames} frames': _frames(plan, frames)}
+        f'{cycles} cycles, simple model': _cycles(plan, cycles),
+        f'{frames} frames, full model': _frames(plan, frames),
+        'camera': {f'{minutes} minutes, full model': _camera(plan, minutes)}}
 
 
 def _cycles(plan: Plan, count: int) -> Dict[str, float]:
@@ -44,13 +47,17 @@ def _cycles(plan: Plan, count: int) -> Dict[str, float]:
         return {'seconds': time.perf_counter() - started, **_growth(before, _state(node))}
 
 
+def _full_node(plan: Plan) -> NodeUnderTest:
+    return NodeUnderTest({
+        'model': 'mobilenet', 'checkpoint': plan.checkpoint, 'fallback': 'none',
+        'min_available_memory_mb': 0.0})
+
+
 def _frames(plan: Plan, count: int) -> Dict[str, float]:
     generator = np.random.default_rng(0)
     messages = [
         make_image(generator.integers(0, 255, (*FRAME, 3), dtype=np.uint8)) for _ in range(50)]
-    with NodeUnderTest({
-            'model': 'mobilenet', 'checkpoint': plan.checkpoint, 'fallback': 'none',
-            'min_available_memory_mb': 0.0}) as node:
+    with _full_node(plan) as node:
         node.start()
 
         def caption(number: int) -> None:
@@ -63,6 +70,12 @@ def _frames(plan: Plan, count: int) -> Dict[str, float]:
         started = time.perf_counter()
         caption(count)
         return {'seconds': time.perf_counter() - started, **_growth(before, _state(node))}
+
+
+def _camera(plan: Plan, minutes: float) -> Dict[str, Any]:
+    with _full_node(plan) as node:
+        node.start()
+        return sustained(node, minutes * 60)
 
 
 def _state(node: NodeUnderTest) -> Dict[str, float]:
@@ -85,8 +98,13 @@ def _growth(before: Dict[str, float], after: Dict[str, float]) -> Dict[str, floa
 
 def tables(result: Dict[str, Any]) -> List[Table]:
     """Return what grew as a table."""
-    names = list(dict.fromkeys(name for growth in result.values() for name in growth))
-    return [Table(
-        'Growth over many cycles (simple model) and many frames (full model)',
-        ['over'] + names,
-        [[over] + [growth.get(name) for name in names] for over, growth in result.items()])]
+    growths = {over: growth for over, growth in result.items() if over != 'camera'}
+    names = list(dict.fromkeys(name for growth in growths.values() for name in growth))
+    return [
+        Table('Growth over many cycles and many frames', ['over'] + names,
+              [[over] + [growth.get(name) for name in names]
+               for over, growth in growths.items()]),
+        Table('1280x720 at 30 Hz: age of the captioned frames (ms, median)',
+              ['over', 'captions', 'first third', 'last third', 'memory growth (MB)'],
+              [[over, camera['captions'], camera['first_third_ms'], camera['last_third_ms'],
+                camera['memory_growth_mb']] for over, camera in result['camera'].items()])]
