@@ -83,6 +83,7 @@ class Camera:
         self.next_due = 0.0  # monotonic
         self.last_served = 0.0
         self.last_arrival: Optional[float] = None
+        self.subscribed_at = 0.0  # monotonic
         self.qos_problem = ''
         self._node = node
         self._on_frame = on_frame

@@ -233,7 +233,7 @@ class CaptionerNode(ManagedNode):
 
     def _caption_frame(self, camera: Camera, frame: Frame) -> Optional[Caption]:
         """Caption a frame and publish what is asked for; None if it could not be."""
-        captioner = self.captioner
+        captioner, subscribed_at = self.captioner, camera.subscribed_at
         if captioner is None:
             return None
         try:
@@ -251,7 +251,8 @@ class CaptionerNode(ManagedNode):
             return None
         self.frame_errors.pop(camera.name, None)
         with self._outputs:
-            if self._active:
+            # Not if it was deactivated meanwhile, even if it is active again.
+            if self._active and camera.subscribed_at == subscribed_at:
                 camera.counters.captioned += 1
                 self._publish(camera, frame, image, caption)
         return caption
