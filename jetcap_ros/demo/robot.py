@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Iterator, Optional
 
-import psutil
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -19,7 +18,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 
-from ..memory_utils import process_memory
+from ..benchmark.processes import shares_mb, tree
 
 RATE_HZ = 5.0  # of the camera
 START_S = 60  # for a process to start and be found
@@ -152,12 +151,13 @@ class Robot:
         return code
 
     def memory(self) -> str:
-        """Return what the node and its model occupy now."""
-        node = psutil.Process(self._node.pid)
-        text = f'node {_megabytes(node):.0f} MB'
-        workers = node.children()
+        """Return what the node and its model occupy now, memory that they share divided."""
+        node = self._node.pid
+        workers = tree(node)[1:]
+        shares = shares_mb([node, *workers])
+        text = f'node {shares.get(node, 0):.0f} MB'
         if workers:
-            text += f', model {sum(map(_megabytes, workers)):.0f} MB'
+            text += f', model {sum(shares.get(pid, 0) for pid in workers):.0f} MB'
         return text
 
     def _change(self, transition: int, name: str) -> None:
@@ -207,12 +207,3 @@ def _wait_or_kill(process: subprocess.Popen) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def _megabytes(process: psutil.Process) -> float:
-    """Return the share of the memory that is a process's own."""
-    try:
-        memory = process_memory(process.pid)
-    except psutil.NoSuchProcess:  # it has ended meanwhile
-        return 0.0
-    return memory.pss_mb or memory.rss_mb
