@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 
+torch.set_num_threads(1)  # more wait for each other on a busy machine
+
 NETWORKS = {
     'mobilenet_v3_small': mobilenet_v3_small, 'mobilenet_v2': mobilenet_v2,
     'mobilenet_v3_large': mobilenet_v3_large}
