@@ -91,7 +91,8 @@ def _reading(path: str) -> Iterator[None]:
         if isinstance(error, OSError):
             text = f'cannot be read ({error.strerror or error})'
         elif not isinstance(error, CheckpointError):
-            text = f'damaged or foreign ({type(error).__name__}: {text})'
+            kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+            text = f'damaged or foreign ({kind}{text})'
         text = ''.join(c if c.isprintable() else ' ' for c in text[:MAX_MESSAGE])
         raise CheckpointError(f'{path}: {text}') from error
 
@@ -241,6 +242,8 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     extra = sorted(set(shapes) - set(expected))
     if extra:
         raise CheckpointError(f'decoder.{extra[0]} is unknown: the model is another one')
+    # In one order, so that the same weights make the same file.
+    shapes = checkpoint.shapes = {name: shapes[name] for name in expected}
     for name in ('embedding.weight', 'init_h.weight', 'encoder_att.weight'):
         if len(shapes[name]) != 2:
             raise CheckpointError(f'decoder.{name} has shape {shapes[name]}, not two sizes')

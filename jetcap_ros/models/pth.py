@@ -16,11 +16,12 @@ from typing import Any, Dict, List, Tuple
 
 from .checkpoint import MAX_PARAMETERS, CheckpointError
 
-# What a checkpoint of 100,000 words stays under; more is refused before it takes memory or time.
+# What a checkpoint of 80,000 words stays under; more is refused before it takes memory or time.
 MAX_PICKLE_BYTES = 8 << 20
-MAX_INSTRUCTIONS = 1_000_000
+MAX_INSTRUCTIONS = 500_000
 MAX_DIRECTORY_BYTES = 1 << 20
 MAX_DIMENSIONS = 8
+PROTOCOL = 2
 
 STORAGES = {
     f'torch {kind}Storage' for kind in (
@@ -157,7 +158,7 @@ def _follow(data: bytes) -> Any:
             stack.pop()
         elif name == 'STOP':
             return stack.pop()
-        elif name != 'PROTO':
+        elif name != 'PROTO' or value != PROTOCOL:
             raise CheckpointError(f'the pickle instruction {name}, which torch.save does not use')
     raise CheckpointError('it has no end')
 

@@ -1,8 +1,8 @@
 """
 The simple captioning model: OpenCV runs the encoder and the products, NumPy the rest.
 
-The same weights, vocabulary and search as the full model, in a fraction of its memory, since no deep
-learning framework is loaded.
+The same weights, vocabulary and search as the full model, in a fraction of its memory, since no
+deep learning framework is loaded.
 """
 
 import cv2
