@@ -79,7 +79,8 @@ def _fit(text: str, width: int, height: int) -> Tuple[List[str], float]:
     return lines, scale
 
 
-def _wrap(text: str, usable_width: int, scale: float, max_lines: Optional[int] = None) -> List[str]:
+def _wrap(
+        text: str, usable_width: int, scale: float, max_lines: Optional[int] = None) -> List[str]:
     """Break the text into the widest lines that fit; none if not even short ones do."""
     if max_lines == 0:
         return []

@@ -13,7 +13,7 @@ from node_process import reserve_domain
 import psutil
 
 ROOT = Path(__file__).parent.parent
-RUN = '''
+RUN = """
 import sys
 from launch import LaunchService
 from launch.actions import IncludeLaunchDescription
@@ -23,7 +23,7 @@ arguments = [argument.split(':=', 1) for argument in sys.argv[2:]]
 service.include_launch_description(IncludeLaunchDescription(
     PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments))
 sys.exit(service.run())
-'''
+"""
 
 
 def write_prefix(folder: Path, executables: Dict[str, str]) -> None:

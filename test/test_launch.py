@@ -156,7 +156,7 @@ def test_several_cameras(start):
 
 
 # Takes the place of nav2_lifecycle_manager, with the parameters the launch file gives it.
-MANAGER = f'''#!{sys.executable}
+MANAGER = f"""#!{sys.executable}
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import rclpy
@@ -173,7 +173,7 @@ with LifecycleManager(
         rclpy.spin(node)
     except KeyboardInterrupt:
         pass
-'''
+"""
 
 
 def test_the_manager_brings_the_captioner_up(start):
@@ -185,14 +185,14 @@ def test_the_manager_brings_the_captioner_up(start):
 
 
 # Takes the place of rosbag2: plays nothing for a second, records until it is interrupted.
-BAG = f'''#!{sys.executable}
+BAG = f"""#!{sys.executable}
 import signal, sys, time
 print('ros2', *sys.argv[1:], flush=True)
 try:
     time.sleep(1 if sys.argv[2] == 'play' else 600)
 except KeyboardInterrupt:
     print(sys.argv[2], 'was interrupted', flush=True)
-'''
+"""
 
 
 def test_a_replay_plays_once_the_node_is_active_and_ends_by_itself(start, tmp_path, monkeypatch):
