@@ -1,6 +1,8 @@
 """Camera messages become the right pixels, or an ImageError, whatever they declare."""
 
 import array
+from pathlib import Path
+import re
 import struct
 import tracemalloc
 from types import SimpleNamespace
@@ -377,6 +379,13 @@ def test_hostile_compressed_images(message_format, original, changes, length, ta
         assert len(str(error)) < 1000
     else:
         assert decoded.ndim == 3 and decoded.shape[2] == 3 and decoded.dtype == np.uint8
+
+
+def test_the_documentation_lists_the_encodings():
+    text = (Path(__file__).parent.parent / 'docs' / 'cameras.md').read_text()
+    table = text.split('| encoding |')[1].split('\n\n')[0]
+    rows = re.findall(r'^\| ([^|]*) \|', table, re.MULTILINE)
+    assert sorted(re.findall('`(.*?)`', ' '.join(rows))) == sorted(ENCODINGS)
 
 
 @pytest.mark.parametrize('encoding', [
