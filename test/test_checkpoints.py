@@ -148,6 +148,14 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(files, tmp_path):
         write_safetensors(str(tmp_path / 'no' / 'folder'), {}, {})
 
 
+def test_words_that_would_make_a_file_nobody_reads_are_not_packed(files, tmp_path):
+    metadata = read_checkpoint(files.plain)
+    metadata.vocabulary.words[0] = 5_000_000 * 'w'
+    with pytest.raises(CheckpointError, match='plain.pth: cannot be packed'):
+        pack(metadata, str(tmp_path / 'out.safetensors'))
+    assert not os.listdir(tmp_path)
+
+
 def test_the_pack_command(files, tmp_path):
     out = str(tmp_path / 'out.safetensors')
     command = [sys.executable, '-m', 'jetcap_ros.cli', 'pack', files.plain, '--out', out]

@@ -335,7 +335,7 @@ def test_bombs_are_refused_with_little_memory_and_in_little_time(plain, tmp_path
         from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint
         import jetcap_ros.models.pth
         size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (size + (400 << 20),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (size + (250 << 20),) * 2)
         for path in sys.argv[1:]:
             signal.alarm(20)  # ends the process
             try:

@@ -101,7 +101,11 @@ class SafetensorsFile:
 
 def write_safetensors(
         path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write a file, all at once: a reader never sees half of it."""
+    """
+    Write a file, all at once: a reader never sees half of it.
+
+    :raises SafetensorsError: if its header would be longer than is read.
+    """
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
     header, offset = {'__metadata__': dict(metadata)}, 0
     # The larger items first, so that each begins at a multiple of its size.
@@ -114,6 +118,9 @@ def write_safetensors(
         offset += values.nbytes
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise SafetensorsError(
+            f'the names and words take {len(text)} bytes, at most {MAX_HEADER} are read')
     partial = f'{path}.{os.getpid()}.partial'
     try:
         with open(partial, 'wb') as file:
