@@ -111,12 +111,35 @@ def test_captions_of_both_models_agree_in_everything(small):
         for beam_size in (1, 3, 5):
             one, other = (model.caption(image, beam_size, 12) for model in (simple, full))
             assert one.indices == other.indices and one.text == other.text
-            assert not {'<pad>', '<start>', '<unk>', '<end>'} & set(one.text.split())
+            assert not {small.words[word] for word in ('<pad>', '<start>', '<unk>')} & set(
+                one.indices)
+            assert '<end>' not in one.text
             assert one.log_probability == pytest.approx(other.log_probability, abs=0.02)
             assert 0 < one.score < 1
             assert one.attention.shape == (7, 7)
             assert one.attention.sum() == pytest.approx(1, abs=1e-4)
             np.testing.assert_allclose(one.attention, other.attention, atol=0.01)
+
+
+def test_words_that_are_no_longer_remembered_are_read_again(small, monkeypatch):
+    model = load(small.packed, 'simple')
+    expected = model.caption(PICTURES[1], 5)
+    monkeypatch.setattr('jetcap_ros.models.decoder.CACHED_WORDS', 2)
+    for _ in range(2):
+        found = load(small.packed, 'simple').caption(PICTURES[1], 5)
+        assert (found.indices, found.log_probability) == (
+            expected.indices, expected.log_probability)
+
+
+def test_beam_search_is_the_same_on_the_plain_decoder(small):
+    plain = model_in_hand(small)
+    plain.vocabulary = read_checkpoint(small.plain).vocabulary
+    for beam_size in (1, 3):
+        one, other = (model.caption(PICTURES[0], beam_size)
+                      for model in (plain, load(small.packed, 'simple')))
+        assert one.indices == other.indices
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+        np.testing.assert_allclose(one.attention, other.attention, atol=1e-4)
 
 
 def test_a_wider_beam_is_at_least_as_probable_here(small):
@@ -154,9 +177,17 @@ def test_opencv_products_of_changing_numbers_of_rows(n, m):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.skipif(not has_int8_engine(), reason='this torch has no int8 engine')
+@pytest.fixture(params=[e for e in torch.backends.quantized.supported_engines if e != 'none'])
+def engine(request):
+    """Use one of torch's int8 engines; qnnpack is the one for ARM."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = request.param
+    yield
+    torch.backends.quantized.engine = before
+
+
 @pytest.mark.parametrize('scale', [1e-6, 1e-3, 1, 1e3])
-def test_int8_products_are_those_of_float_inputs(scale):
+def test_int8_products_are_those_of_float_inputs(engine, scale):
     rng = np.random.default_rng(1)
     weight = quantize_rows(rng.normal(size=(200, 96)).astype(np.float32))
     bias = rng.normal(size=200).astype(np.float32)

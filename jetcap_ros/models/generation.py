@@ -57,9 +57,13 @@ class CaptioningModel:
     def search(
             self, image, start: int, end: int, max_length: int, beam_size: int = 1,
             **options) -> Hypothesis:
-        """Return the best caption of a normalized image; a beam of 1 is greedy decoding."""
+        """
+        Return the best caption of a normalized image.
+
+        :param options: of `beam_search`; a beam of 1 without any is greedy decoding.
+        """
         cells = self.search_cells(image)
-        if beam_size == 1:
+        if beam_size == 1 and not any(options.values()):
             return greedy_search(self.search_decoder, cells, start, end, max_length)
         return beam_search(
             self.search_decoder, cells, start, end, max_length, beam_size, **options)
@@ -78,7 +82,7 @@ class CaptioningModel:
 
     def caption(
             self, image: np.ndarray, beam_size: int = 3, max_length: int = 20) -> GeneratedCaption:
-        """Caption an (H, W, 3) uint8 RGB picture; a beam of 1 is greedy decoding."""
+        """Caption an (H, W, 3) uint8 RGB picture; special tokens are never chosen."""
         found = self.search(
             self.as_input(image), self.vocabulary.start, self.vocabulary.end, max_length,
             beam_size, forbidden=self.vocabulary.special,
