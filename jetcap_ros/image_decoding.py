@@ -164,8 +164,7 @@ def _depth_error(name: str) -> ImageError:
 
 def _as_buffer(data: Any) -> memoryview:
     try:
-        view = memoryview(data)
-        return view.cast('B') if view.nbytes else memoryview(b'')
+        return memoryview(data).cast('B')
     except (TypeError, ValueError) as error:
         raise ImageError(f'the data is not a run of bytes: {error}') from error
 

@@ -278,6 +278,8 @@ def test_png_with_alpha_and_of_16_bit():
     data = encode('.png', with_alpha(rgb[..., ::-1]))
     np.testing.assert_array_equal(
         decode_compressed(compressed('bgra8; png compressed bgr8', data)), rgb)
+    np.testing.assert_array_equal(
+        decode_compressed(compressed('rgba8; png compressed ', data)), rgb)
     rgb = random_rgb(9, 5, bits=16)
     data = encode('.png', rgb[..., ::-1])
     np.testing.assert_array_equal(
@@ -319,6 +321,30 @@ def test_exif_orientation_is_ignored():
     assert decode_compressed(compressed('jpeg', data)).shape == (48, 64, 3)
 
 
+def comments(count):
+    """Return JPEG segments that say nothing; each with a size that is not the picture's."""
+    return b'\xff\xfe\x00\x0b\x08\xff\xff\xff\xff\x03abc' * count
+
+
+@pytest.mark.parametrize('inserted', [
+    b'\xff' * 5, comments(3), b'\xff\xc4\x00\x14\x00\x01' + bytes(15) + b'\x05', b'\xff\x01', b'noise'],
+    ids=['fill bytes', 'comments', 'Huffman table', 'no length', 'noise'])
+def test_what_may_stand_before_the_frame_of_a_jpeg(inserted):
+    rgb = smooth_rgb()
+    data = encode('.jpg', rgb[..., ::-1], cv2.IMWRITE_JPEG_QUALITY, 98)
+    frame = data.index(b'\xff\xc0')
+    decoded = decode_compressed(compressed('jpeg', data[:frame] + inserted + data[frame:]))
+    np.testing.assert_allclose(decoded.astype(int), rgb, atol=12)
+
+
+def test_progressive_jpeg():
+    rgb = smooth_rgb()
+    data = encode('.jpg', rgb[..., ::-1], cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    assert data.count(b'\xff\xda') > 1
+    decoded = decode_compressed(compressed('jpeg', data))
+    np.testing.assert_allclose(decoded.astype(int), rgb, atol=12)
+
+
 def png_header(width, height):
     header = b'IHDR' + struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
     return (b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + header
@@ -342,11 +368,13 @@ def jpeg_of_declared_size(width, height):
     (compressed('16UC1; compressedDepth png', PNG), 'depth image; subscribe to the colour'),
     (compressed('16UC1; png compressed ', PNG), 'depth image; subscribe to the colour'),
     (compressed('32FC1; compressedDepth rvl', bytes(40)), 'depth image'),
+    (compressed('mono16; compressedDepth png', PNG), 'depth image'),
     (compressed('jpeg', JPEG[:-2]), f'cut off after {len(JPEG) - 2} bytes'),
     (compressed('jpeg', JPEG[:-100]), 'cut off after'),
     (compressed('jpeg', JPEG[:FRAME + 4]), 'no frame header'),
     (compressed('jpeg', b'\xff\xd8' + b'\xff' * 100_000), 'no frame header'),
     (compressed('jpeg', JPEG[:2] + JPEG[-2:]), 'no frame header'),
+    (compressed('jpeg', JPEG[:FRAME] + comments(1001) + JPEG[FRAME:]), 'no frame header'),
     (compressed('jpeg', jpeg_of_declared_size(65500, 65500)), 'megapixels; 64 are the limit'),
     (compressed('jpeg', jpeg_of_declared_size(0, 48)), 'empty: 0x48'),
     (compressed('jpeg', JPEG[:-2] + b'\xff\xda' * MAX_JPEG_SCANS + JPEG[-2:]), '101 scans'),
