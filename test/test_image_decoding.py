@@ -327,7 +327,8 @@ def comments(count):
 
 
 @pytest.mark.parametrize('inserted', [
-    b'\xff' * 5, comments(3), b'\xff\xc4\x00\x14\x00\x01' + bytes(15) + b'\x05', b'\xff\x01', b'noise'],
+    b'\xff' * 5, comments(3), b'\xff\xc4\x00\x14\x00\x01' + bytes(15) + b'\x05', b'\xff\x01',
+    b'noise'],
     ids=['fill bytes', 'comments', 'Huffman table', 'no length', 'noise'])
 def test_what_may_stand_before_the_frame_of_a_jpeg(inserted):
     rgb = smooth_rgb()
