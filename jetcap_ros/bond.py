@@ -5,20 +5,20 @@ import importlib
 
 class Bond:
     """
-    A bond on /bond under the node's name, for as long as the node is active.
+    A bond on the topic bond under the node's name, for as long as the node is active.
 
-    :param mode: 'auto' (where bondpy is installed), 'on' or 'off'.
-    :raises ImportError: if it is 'on' and bondpy is not installed.
+    :param mode: 'auto' (where bondpy is installed), 'required' or 'none'.
+    :raises ImportError: if it is 'required' and bondpy is not installed.
     """
 
     def __init__(self, node, mode: str) -> None:
         self._bond = None
-        if mode == 'off':
+        if mode == 'none':
             return
         try:
             bondpy = importlib.import_module('bondpy.bondpy')
         except ImportError:
-            if mode == 'on':
+            if mode == 'required':
                 raise
             return
         self._bond = bondpy.Bond(node, 'bond', node.get_name())

@@ -8,6 +8,9 @@ from typing import List, Optional
 
 from . import commands
 
+# Commands with requirements of their own, as setup.py names them.
+EXTRAS = ('replay', 'train', 'evaluate')
+
 
 class UserError(Exception):
     """Something the user can mend; the message says what and how."""
@@ -36,6 +39,14 @@ def main(argv: Optional[List[str]] = None) -> int:
         return args.run(args)
     except UserError as error:
         print(f'jetcap {args.command}: {error}', file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name.startswith('jetcap_ros'):
+            raise
+        extra = args.command if args.command in EXTRAS else 'torch,opencv'
+        print(
+            f'jetcap {args.command}: {error}: install it, with '
+            f"`pip install 'jetcap_ros[{extra}]'` say", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -20,7 +20,7 @@ class ParameterSpec:
     name: str
     default: Any
     description: str
-    range: Optional[Tuple[float, float]] = None
+    limits: Optional[Tuple[float, float]] = None
     choices: Tuple[str, ...] = ()
     live: bool = False
 
@@ -84,7 +84,7 @@ PARAMETERS = (
                   choices=('best_effort', 'reliable')),
     ParameterSpec('bond', 'auto',
                   'Bond with a lifecycle manager while active: auto where bondpy is installed.',
-                  choices=('auto', 'on', 'off')),
+                  choices=('auto', 'required', 'none')),
 )
 SPECS: Dict[str, ParameterSpec] = {spec.name: spec for spec in PARAMETERS}
 
@@ -102,8 +102,8 @@ def describe(spec: ParameterSpec) -> ParameterDescriptor:
         note = 'changes only while the node is unconfigured'
         descriptor.additional_constraints = '; '.join(
             filter(None, (descriptor.additional_constraints, note)))
-    if spec.range:
-        low, high = spec.range
+    if spec.limits:
+        low, high = spec.limits
         if isinstance(spec.default, float):
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=float(low), to_value=float(high))]
@@ -147,8 +147,8 @@ def check(parameter: Parameter) -> str:
     value = parameter.value
     if spec.choices and value not in spec.choices:
         return f'parameter {spec.name}: {value!r} is none of {", ".join(spec.choices)}'
-    if isinstance(spec.default, float) and not spec.range[0] <= value <= spec.range[1]:
-        return f'parameter {spec.name}: {value} is not within {spec.range}'
+    if isinstance(spec.default, float) and not spec.limits[0] <= value <= spec.limits[1]:
+        return f'parameter {spec.name}: {value} is not within {spec.limits}'
     if spec.name == 'checkpoint_sha256' and value and (
             len(value) != 64 or set(value.lower()) - set('0123456789abcdef')):
         return 'parameter checkpoint_sha256: expected 64 hexadecimal digits'
@@ -195,8 +195,8 @@ def document() -> str:
         '| parameter | default | values | live | meaning |', '| --- | --- | --- | --- | --- |']
     for spec in PARAMETERS:
         values = ', '.join(f'`{choice}`' for choice in spec.choices)
-        if spec.range:
-            values = f'{spec.range[0]:g} to {spec.range[1]:g}'
+        if spec.limits:
+            values = f'{spec.limits[0]:g} to {spec.limits[1]:g}'
         default = f'`{json.dumps(spec.default)}`' if spec.default not in ('', ['']) else ''
         lines.append(
             f'| `{spec.name}` | {default} | {values} | {"yes" if spec.live else ""} '

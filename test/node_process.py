@@ -167,7 +167,7 @@ class NodeProcess:
         """Return the label of the node's lifecycle state."""
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label
 
-    def set(self, name: str, value: Any):
+    def set_parameter(self, name: str, value: Any):
         """Set a parameter; return the result (successful, reason)."""
         request = SetParameters.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]
@@ -190,7 +190,7 @@ class NodeProcess:
         return publisher
 
     def status(self, contains: str = '', after: int = 0, timeout: float = 10) -> Any:
-        """Return the next diagnostic status (after the `after`th) whose message contains a text."""
+        """Wait for a diagnostic status whose message contains a text; return it."""
         return self.wait_for(
             lambda: next((s for s in self.diagnostics[after:] if contains in s.message), None),
             timeout)

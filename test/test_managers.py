@@ -136,8 +136,8 @@ def test_a_node_that_stalled_is_reset_and_comes_back(bonds):
         assert manager.startup()
 
 
-def test_a_node_whose_bond_is_off_is_not_accepted(bonds):
-    with NodeProcess({**SIMPLE, 'bond': 'off'}) as node, \
+def test_a_node_without_a_bond_is_not_accepted(bonds):
+    with NodeProcess({**SIMPLE, 'bond': 'none'}) as node, \
             LifecycleManager(
                 node.domain, ['captioner'], bond_timeout=BOND_TIMEOUT) as manager:
         assert not manager.startup()
@@ -162,11 +162,11 @@ def test_bond_on_without_bondpy_fails_and_says_so():
         pass
     else:
         pytest.skip('bondpy is installed')
-    with NodeProcess({**SIMPLE, 'bond': 'on'}) as node:
+    with NodeProcess({**SIMPLE, 'bond': 'required'}) as node:
         assert node.change('configure') and not node.change('activate')
         assert node.state() == 'inactive'
         assert 'bondpy' in node.output()
-        assert node.set('bond', 'auto').successful is False  # only while unconfigured
-        assert node.change('cleanup') and node.set('bond', 'auto').successful
+        assert node.set_parameter('bond', 'auto').successful is False  # only while unconfigured
+        assert node.change('cleanup') and node.set_parameter('bond', 'auto').successful
         assert node.change('configure') and node.change('activate')
         assert node.state() == 'active'

@@ -198,9 +198,9 @@ def damaged_checkpoints(folder):
 def test_bad_checkpoints_are_refused_and_said(tmp_path, photograph):
     with NodeProcess({'model': 'simple'}) as node:
         for model in ('simple', 'mobilenet'):
-            node.set('model', model)
+            node.set_parameter('model', model)
             for path, word in damaged_checkpoints(tmp_path):
-                assert node.set('checkpoint', str(path)).successful
+                assert node.set_parameter('checkpoint', str(path)).successful
                 after = len(node.diagnostics)
                 assert not node.change('configure'), path
                 assert node.state() == 'unconfigured'
@@ -210,12 +210,12 @@ def test_bad_checkpoints_are_refused_and_said(tmp_path, photograph):
                 assert word in status.message and path.name in status.message, status.message
                 assert status.message in node.output()
         assert not (tmp_path / 'executed').exists()
-        node.set('checkpoint', '')
-        node.set('model', 'simple')
-        node.set('checkpoint_sha256', '0' * 64)
+        node.set_parameter('checkpoint', '')
+        node.set_parameter('model', 'simple')
+        node.set_parameter('checkpoint_sha256', '0' * 64)
         assert not node.change('configure')
         assert 'SHA-256' in node.status('SHA-256').message
-        node.set('checkpoint_sha256', '')
+        node.set_parameter('checkpoint_sha256', '')
         assert node.change('configure') and node.change('activate')
         assert node.next_caption(node.camera(), image_message(photograph))['caption']
 
@@ -229,12 +229,12 @@ def test_parameters_are_checked_and_described():
                 ('max_rate_hz', 'often'), ('max_rate_hz', float('nan')), ('model', 'gpt'),
                 ('image_topics', []), ('image_topics', ['a', 'a']), ('reserve_memory_mb', 1e12),
                 ('configure_timeout_s', 0.0), ('checkpoint_sha256', 'xyz'), ('num_threads', -1)):
-            result = node.set(name, value)
+            result = node.set_parameter(name, value)
             assert not result.successful and result.reason, (name, value)
         assert node.change('configure')
-        result = node.set('model', 'mobilenet')
+        result = node.set_parameter('model', 'mobilenet')
         assert not result.successful and 'clean up first' in result.reason
-        assert node.set('beam_size', 1).successful
+        assert node.set_parameter('beam_size', 1).successful
         assert node.state() == 'inactive'
 
 

@@ -47,7 +47,7 @@ def test_an_unchanged_sentence_is_said_once(photograph):
             node.next_caption(camera, small)
         node.spin(0.3)
         assert len(node.infos) >= 4 and len(node.captions) == 1
-        assert node.set('publish_unchanged', True).successful
+        assert node.set_parameter('publish_unchanged', True).successful
         node.next_caption(camera, small)
         assert node.wait_for(lambda: len(node.captions) > 1)
 

@@ -45,4 +45,4 @@ def test_no_value_makes_the_callback_fail(pairs, unconfigured):
         spec = SPECS[name]
         assert not spec.choices or value in spec.choices
         if isinstance(spec.default, float) and isinstance(value, float):
-            assert spec.range[0] <= value <= spec.range[1]
+            assert spec.limits[0] <= value <= spec.limits[1]

@@ -57,8 +57,8 @@ def test_the_node_answers_while_it_configures(tmp_path):
     with NodeProcess({}, environment=hanging_torch(tmp_path)) as node:
         configure = start_hanging_configure(node)
         assert node.state() == 'configuring'
-        assert node.set('max_rate_hz', 5.0).successful
-        assert not node.set('model', 'simple').successful
+        assert node.set_parameter('max_rate_hz', 5.0).successful
+        assert not node.set_parameter('model', 'simple').successful
         # A second configure is refused at once, not queued behind the first.
         assert not node.change('configure')
         assert not node.change('activate') and not node.change('deactivate')
@@ -145,7 +145,7 @@ def test_a_manager_can_try_again_after_a_failure(photograph):
         assert not node.change('configure')
         status = node.status('configure failed')
         assert status.level == DiagnosticStatus.ERROR and '1000000' in status.message
-        assert node.set('min_available_memory_mb', 300.0).successful
+        assert node.set_parameter('min_available_memory_mb', 300.0).successful
         assert node.change('configure') and node.change('activate')
         assert node.next_caption(node.camera(), image_message(photograph))['model'] == 'mobilenet'
 

@@ -93,7 +93,7 @@ class NodeUnderTest:
         self.topics = [
             self.namespace + (f'/camera{i}/image_raw' if cameras > 1 else '/image_raw')
             for i in range(cameras)]
-        values = {'max_rate_hz': 0.0, 'bond': 'off', 'image_topics': self.topics,
+        values = {'max_rate_hz': 0.0, 'bond': 'none', 'image_topics': self.topics,
                   **(parameters or {})}
         command = [
             *prefix, sys.executable, '-m', 'jetcap_ros.captioner_node', '--ros-args',

@@ -19,8 +19,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help='what takes over where the model cannot run (default: %(default)s)')
     parser.add_argument(
         '--checkpoint', metavar='FILE', default='', help='default: the one that is shipped')
-    parser.add_argument('--beam', type=int, default=3, help='beam size; 1 is greedy (default: %(default)s)')
-    parser.add_argument('--max-length', type=int, default=20, help='in words (default: %(default)s)')
+    parser.add_argument(
+        '--beam', type=int, default=3, help='beam size; 1 is greedy (default: %(default)s)')
+    parser.add_argument(
+        '--max-length', type=int, default=20, help='in words (default: %(default)s)')
     parser.add_argument(
         '--quantize', choices=('int8', 'none'), default='int8',
         help='weights of the full model (default: %(default)s)')
