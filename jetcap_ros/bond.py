@@ -12,6 +12,7 @@ class Bond:
     """
 
     def __init__(self, node, mode: str) -> None:
+        self._node = node
         self._bond = None
         if mode == 'none':
             return
@@ -27,6 +28,16 @@ class Bond:
     def break_(self) -> None:
         """Say that the node is no longer active."""
         bond, self._bond = self._bond, None
-        if bond is not None:
+        if bond is None:
+            return
+        if self._node.context.ok():  # not after SIGTERM
             bond.break_bond()
-            bond.shutdown()
+        # Not bond.shutdown(): that destroys the subscription behind the node's back, and the
+        # executor stumbles over what is left of it for ever.
+        with bond.lock:
+            bond.is_shutdown = True
+            bond.condition.notify_all()
+        for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
+            timer.cancel()
+        self._node.destroy_subscription(bond.sub)
+        self._node.destroy_publisher(bond.pub)

@@ -144,18 +144,18 @@ class CaptionerNode(ManagedNode):
         with self._outputs:
             self._active = False
         self._notify()
+        for camera in self.cameras:
+            camera.unsubscribe()
         bond, self._bond = self._bond, None
         if bond is not None:
             bond.break_()
-        for camera in self.cameras:
-            camera.unsubscribe()
 
     def _release(self) -> None:
         """End what activate and configure began."""
-        self._stop()
         captioner, self.captioner = self.captioner, None
         if captioner is not None:
             captioner.close()
+        self._stop()
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.join(timeout=1)
@@ -340,7 +340,10 @@ def main(args: Optional[List[str]] = None) -> int:
             except (KeyboardInterrupt, ExternalShutdownException):
                 break
             except Exception:  # of a callback: it costs the callback, not the robot's captioner
-                node.get_logger().error(traceback.format_exc())
+                if not rclpy.ok():  # the signal came between two waits
+                    break
+                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
+                time.sleep(0.1)
     except ParameterError as error:
         rclpy.logging.get_logger('captioner').fatal(str(error))
         return 1
