@@ -17,7 +17,7 @@ setup(
     package_data={package_name: ['checkpoints/*.safetensors', '*.html', '*/*.html']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
-        ('share/' + package_name, ['package.xml', 'docs/caption_info.schema.json']),
+        ('share/' + package_name, ['package.xml']),
         ('share/' + package_name + '/launch', glob('launch/*.launch.py')),
         ('share/' + package_name + '/config', glob('config/*.yaml')),
         ('share/' + package_name + '/config/training', glob('config/training/*.yaml')),
