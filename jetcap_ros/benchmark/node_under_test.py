@@ -237,7 +237,7 @@ class NodeUnderTest:
 
     def _diagnose(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if self.namespace.strip('/') in status.name or 'captioner' in status.name:
+            if self.namespace.strip('/') in status.name:
                 self.summary = status.message
                 self.diagnostics.update({pair.key: pair.value for pair in status.values})
 
