@@ -20,11 +20,11 @@ SETTLE = 10  # cycles and hundreds of frames before the first look
 
 def measure(plan: Plan) -> Dict[str, Any]:
     """Return what grew over the cycles of transitions, the frames, and under a camera."""
-    cycles, frames, minutes = (5, 100, 0.1) if plan.quick else (200, 20_000, 10)
+    cycles, frames = (5, 100) if plan.quick else (200, 20_000)
     return {
         f'{cycles} cycles, simple model': _cycles(plan, cycles),
         f'{frames} frames, full model': _frames(plan, frames),
-        'camera': {f'{minutes} minutes, full model': _camera(plan, minutes)}}
+        'camera': {f'{plan.sustained_s:.0f} s, full model': _camera(plan)}}
 
 
 def _cycles(plan: Plan, count: int) -> Dict[str, float]:
@@ -74,10 +74,10 @@ def _frames(plan: Plan, count: int) -> Dict[str, float]:
         return {'seconds': seconds, **_growth(before, _state(node, caption))}
 
 
-def _camera(plan: Plan, minutes: float) -> Dict[str, Any]:
+def _camera(plan: Plan) -> Dict[str, Any]:
     with _full_node(plan) as node:
         node.start()
-        return sustained(node, minutes * 60)
+        return sustained(node, plan.sustained_s)
 
 
 def _state(node: NodeUnderTest, work: Callable[[], None] = lambda: None) -> Dict[str, float]:
