@@ -180,6 +180,20 @@ def test_start_from_a_checkpoint(drawn, trained, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_pull_back_leaves_the_average_once(drawn, trained, tmp_path):
+    out = tmp_path / 'pulled'
+    assert main(arguments(drawn, out, '--set', 'self-critical.pull_back=0.25')) == 0
+    before, after, plain = (
+        torch.load(path, weights_only=True)['model_state_dict'] for path in (
+            out / '2_fine-tune.pth', out / 'model.pth', trained / 'model.pth'))
+    name = 'decoder.fc.weight'
+    assert not torch.equal(before[name], plain[name])
+    torch.testing.assert_close(after[name], 0.25 * before[name] + 0.75 * plain[name])
+    assert main(arguments(drawn, out, '--set', 'self-critical.pull_back=0.25')) == 0
+    again = torch.load(out / 'model.pth', weights_only=True)['model_state_dict']
+    assert torch.equal(again[name], after[name])
+
+
 # Formats
 
 def test_flickr_csv_and_tab(tmp_path):

@@ -31,3 +31,23 @@ def checkpoint_contents(
         'decoder_dim': decoder.init_h.out_features,
         'attention_dim': decoder.encoder_att.out_features,
     }
+
+
+def pull_back(path: str, before: str, part: float) -> None:
+    """
+    Put the average of a stage's weights and those before it in the place of the former.
+
+    What a stage gains is kept in part and so is what it forgot (Wortsman et al. 2022, "Robust
+    fine-tuning of zero-shot models"). Doing it again to the same file changes nothing.
+
+    :param part: of the weights in `before`, 0..1.
+    """
+    contents = torch.load(path, map_location='cpu', weights_only=True)
+    if contents.get('pulled_back'):
+        return
+    earlier = torch.load(before, map_location='cpu', weights_only=True)['model_state_dict']
+    for name, tensor in contents['model_state_dict'].items():
+        if tensor.is_floating_point():
+            tensor.lerp_(earlier[name], part)
+    contents['pulled_back'] = part
+    save_atomically(contents, path)

@@ -30,6 +30,7 @@ class Stage:
     feature_dropout: float = 0.1
     label_smoothing: float = 0.1
     average: float = 0.999  # decay of the moving average of the weights, which is what is kept
+    pull_back: float = 0.0  # part of the weights before the stage in those it leaves
     samples: int = 5  # captions drawn a picture (self-critical)
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
     meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)

@@ -22,7 +22,7 @@ from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
 from . import journal
 from .bleu import corpus_bleu4, sentence_bleu4
-from .checkpoint import checkpoint_contents, save_atomically
+from .checkpoint import checkpoint_contents, pull_back, save_atomically
 from .cider import CiderD
 from .config import Stage, TrainingConfig
 from .dataset import CaptionedPicture, build_vocabulary, encode, tokenize
@@ -177,6 +177,10 @@ class _StageRun:
             self._run_epoch()
         if self.best < 0:  # no epochs: what came in goes out
             self._save_checkpoint()
+        elif self.stage.pull_back and self.index:
+            pull_back(
+                self.trainer.stage_path(self.index), self.trainer.stage_path(self.index - 1),
+                self.stage.pull_back)
 
     def _state(self) -> Dict[str, Any]:
         return {
