@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any, Dict, List, Sequence
 
-COLOURS = {'mobilenet': '#2b6cb0', 'simple': '#2f855a', 'naive flow': '#a0aec0'}
+COLOURS = {'mobilenet': '#2b6cb0', 'simple': '#2f855a'}
 
 
 @dataclass
@@ -87,11 +87,17 @@ def _figure(*arguments, **options):
 def draw_memory(memory: Dict[str, Any], path: str) -> None:
     """Draw the worker's memory after each stage, and the floor and the naive flow as lines."""
     figure, axes = _figure(figsize=(8, 4.5))
+    order = list(memory['mobilenet']['stages'])
+    others = list(memory['simple']['stages'])
+    for before, stage in zip(others, others[1:]):
+        if stage not in order:
+            order.insert(order.index(before) + 1, stage)
     for model in ('mobilenet', 'simple'):
         stages = memory[model]['stages']
         resident = [float(text.split('RSS ')[1].split(' MB')[0]) for text in stages.values()]
-        axes.plot(list(stages), resident, marker='o', color=COLOURS[model],
-                  label=f'worker, {model} model')
+        axes.plot([order.index(stage) for stage in stages], resident, marker='o',
+                  color=COLOURS[model], label=f'worker, {model} model')
+    axes.set_xticks(range(len(order)), order)
     for name, style in (('naive flow', '-'), ('import torch', ':')):
         mb = memory[name]['peak_rss_mb']
         axes.axhline(mb, color='#718096', linestyle=style, linewidth=1)
