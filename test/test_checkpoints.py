@@ -14,6 +14,7 @@ import pytest
 import torch
 from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, sha256, WeightReader
 from jetcap_ros.models.packed import pack
+from jetcap_ros.models.quantization import is_quantized
 from jetcap_ros.models.safetensors_file import write_safetensors
 from model_files import checkpoint, features
 from safetensors import safe_open
@@ -88,7 +89,7 @@ def test_packing_keeps_the_weights(files, tmp_path):
     for name, values in plain.items():
         assert np.array_equal(none[name], values), name
         steps = np.abs(values.reshape(len(values), -1)).max(axis=1) / 127
-        if values.ndim == 1:
+        if not is_quantized(values.shape):
             steps = 0 * steps
         error = np.abs(int8[name] - values).reshape(len(values), -1).max(axis=1)
         assert (error <= 0.501 * steps).all(), name
@@ -99,6 +100,12 @@ def test_packing_keeps_the_weights(files, tmp_path):
     assert sha256(again) == sha256(files.int8)
     pack(read_checkpoint(files.int8), again, 'none')
     assert all(np.array_equal(values, int8[name]) for name, values in weights(again).items())
+
+
+def test_depthwise_convolutions_are_not_quantized():
+    assert not is_quantized((32, 1, 3, 3)) and not is_quantized((96, 16, 1, 1))
+    assert not is_quantized((96,))
+    assert is_quantized((1280, 320, 1, 1)) and is_quantized((12, 8))
 
 
 def test_the_same_file_gives_the_same_bytes(files, tmp_path):
@@ -120,7 +127,7 @@ def test_packed_files_are_safetensors_of_tensors_and_json_alone(files, quantize)
             ours = weight.scale if name.endswith('.scale') else weight.values
             assert ours.dtype == values.dtype and np.array_equal(ours, values)
             assert values.dtype == (
-                np.int8 if quantize == 'int8' and values.ndim > 1 else np.float32)
+                np.int8 if quantize == 'int8' and is_quantized(values.shape) else np.float32)
         texts = file.metadata()
     assert set(texts) == {
         'format', 'version', 'quantize', 'encoder', 'words', 'score_calibration', 'search'}

@@ -20,7 +20,7 @@ import numpy as np
 from .architectures import (
     Block, SqueezeExcitation, describe_encoder, norm_epsilon, parameter_shapes,
     recognize_encoder)
-from .quantization import Weight, quantize_rows
+from .quantization import Weight, is_quantized, quantize_rows
 from .safetensors_file import SafetensorsFile
 from .search import check_options
 from .vocabulary import Vocabulary
@@ -192,7 +192,7 @@ def _from_packed(path: str) -> Checkpoint:
     expected = {}
     for name, shape in checkpoint.parameter_shapes().items():
         expected[name] = np.float32, shape
-        if quantize == 'int8' and len(shape) > 1:
+        if quantize == 'int8' and is_quantized(shape):
             expected[name] = np.int8, shape
             expected[name + '.scale'] = np.float32, shape[:1]
     for name in sorted({*expected, *tensors}):
@@ -311,8 +311,8 @@ class WeightReader:
         """
         Return the parameter of a name in `Checkpoint.parameter_shapes`.
 
-        :param quantize: 'int8' or 'none'; None: as it is stored. Only weights of two and more
-            dimensions are ever int8, with a scale for each row (output channel).
+        :param quantize: 'int8' or 'none'; None: as it is stored. Only what
+            `is_quantized` says is ever int8, with a scale for each row (output channel).
         :raises CheckpointError: if it holds a value that is not finite, or if the file is no
             longer the one whose metadata were read.
         """
@@ -320,7 +320,7 @@ class WeightReader:
             stored = self._packed(name) if self._checkpoint.packed else self._folded(name)
             if stored.values.shape != self._shapes[name]:
                 raise CheckpointError(f'{name} has another shape now: the file was changed')
-        if stored.values.ndim < 2 or quantize is None \
+        if not is_quantized(stored.values.shape) or quantize is None \
                 or (quantize == 'int8') == (stored.scale is not None):
             return stored
         if quantize == 'int8':

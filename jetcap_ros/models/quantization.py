@@ -5,11 +5,14 @@ Importing this file imports no framework: the weights of a checkpoint are quanti
 one tensor at a time. Torch is needed only to run them on its int8 kernels.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
+
+FEW_VALUES = 64
 
 
 @dataclass
@@ -43,6 +46,16 @@ def concatenate(weights: List[Weight]) -> Weight:
     return Weight(
         np.concatenate([weight.values for weight in weights]),
         None if scales[0] is None else np.concatenate(scales))
+
+
+def is_quantized(shape: Sequence[int]) -> bool:
+    """
+    Say whether int8 mode quantizes a parameter of this shape.
+
+    Convolutions with few values a channel, the depthwise ones above all, stay float32: they are a
+    hundredth of the weights, and lose most by it.
+    """
+    return len(shape) == 2 or len(shape) == 4 and math.prod(shape[1:]) >= FEW_VALUES
 
 
 def quantize_rows(values: np.ndarray) -> Weight:
