@@ -1,6 +1,5 @@
 """From a camera's picture to the input of the encoder, the same in training and on the robot."""
 
-import cv2
 import numpy as np
 
 SIZE = 224  # pixels, of both sides
@@ -21,6 +20,8 @@ def squash(image: np.ndarray) -> np.ndarray:
             f'expected a (height, width, 3) uint8 image, got {image.shape} {image.dtype}')
     if image.shape[:2] == (SIZE, SIZE):
         return np.ascontiguousarray(image)
+    # The full model's worker gets frames of this size and never needs OpenCV.
+    import cv2
     # Averaging the area keeps a shrunk picture free of aliasing.
     shrinks = min(image.shape[:2]) >= SIZE
     return cv2.resize(
