@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 from glob import glob
 
 from setuptools import find_packages, setup
@@ -8,7 +22,9 @@ replay = ['rosbags>=0.11', 'mcap', 'ruamel.yaml', 'zstandard', 'tqdm']
 train = ['torch>=2.1', 'torchvision', 'matplotlib', 'PyYAML', 'tqdm']
 evaluate = ['pycocoevalcap', 'matplotlib', 'tqdm']
 test = [
-    'pytest<9', 'hypothesis', 'jsonschema', 'safetensors', 'scikit-image', 'flake8', 'pydocstyle']
+    'pytest<9', 'hypothesis', 'jsonschema', 'safetensors', 'scikit-image', 'pydocstyle', 'flake8',
+    'flake8-import-order', 'flake8-quotes', 'flake8-builtins', 'flake8-comprehensions',
+    'flake8-class-newline', 'flake8-blind-except', 'flake8-deprecated', 'flake8-docstrings']
 
 setup(
     name=package_name,
@@ -37,7 +53,7 @@ setup(
     zip_safe=False,  # the shipped checkpoint is mapped from its file
     maintainer='jetcap_ros maintainers',
     maintainer_email='maintainers@jetcap-ros.example',
-    description='Captions for a robot\'s camera, on computers with little memory',
+    description="Captions for a robot's camera, on computers with little memory",
     license='Apache-2.0',
     entry_points={
         'console_scripts': [

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The captioner node: a managed node that says in English what its cameras see."""
 
 import json
@@ -9,9 +23,9 @@ import traceback
 from typing import Any, Dict, List, Optional
 
 import cv2
+from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
@@ -23,13 +37,13 @@ from std_srvs.srv import Trigger
 
 from . import __version__
 from .bond import Bond
-from .cameras import SILENT_S, Camera, Frame, camera_names
+from .cameras import Camera, camera_names, Frame, SILENT_S
 from .captioner import Caption, Captioner, CaptionerError, CaptionerSettings
-from .diagnostics import Rates, diagnostic_array
+from .diagnostics import diagnostic_array, Rates
 from .drawing import draw_caption
 from .image_decoding import decode_compressed, decode_image
 from .managed_node import ManagedNode, transition
-from .parameters import ParameterError, declare_parameters, on_set_parameters
+from .parameters import declare_parameters, on_set_parameters, ParameterError
 
 SETTINGS = tuple(CaptionerSettings.__dataclass_fields__)
 

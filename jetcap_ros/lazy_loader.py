@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Load the captioning models late, in stages from small to large, each behind a memory check.
 
@@ -5,17 +19,16 @@ Importing this file imports no framework. Before a stage there must be memory fo
 reserve, or MemoryError says what is missing; after it, its time and memory are reported.
 """
 
+from dataclasses import dataclass
 import functools
 import os
-import time
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
+import time
 from typing import Any, Callable, Optional
+import warnings
 
 from .memory_utils import (
-    available_memory_mb, check_available_memory, pre_cleanup, process_memory,
-    safe_import_wrapper)
+    available_memory_mb, check_available_memory, pre_cleanup, process_memory, safe_import_wrapper)
 
 SHIPPED_CHECKPOINT = str(
     Path(__file__).parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Test that checkpoints are packed and read as they are, and damaged ones refused clearly."""
 
 import copy
@@ -9,15 +23,15 @@ import struct
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-import torch
 from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, sha256, WeightReader
 from jetcap_ros.models.packed import pack
 from jetcap_ros.models.quantization import is_quantized
 from jetcap_ros.models.safetensors_file import write_safetensors
 from model_files import checkpoint, features
+import numpy as np
+import pytest
 from safetensors import safe_open
+import torch
 
 
 class Files:

@@ -1,11 +1,24 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A drawn caption keeps the picture's size, stays inside it and changes nothing else."""
 
 from hypothesis import given, settings, strategies as st
-import numpy as np
-import pytest
-
 from jetcap_ros import drawing
 from jetcap_ros.drawing import BAND_BRIGHTNESS, BAND_SHARE, draw_caption
+import numpy as np
+import pytest
 
 SHORT = 'a brown dog is running through the grass'
 LONG = SHORT + ' with a red ball in its mouth while two children watch from a wooden bench'

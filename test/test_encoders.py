@@ -1,11 +1,22 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Test the encoders against torchvision's, in torch and in OpenCV, and what they are given."""
 
 import copy
 
 import cv2
-import numpy as np
-import pytest
-import torch
 from jetcap_ros.models.architectures import (
     describe_encoder, ENCODERS, norm_epsilon, parameter_shapes, recognize_encoder)
 from jetcap_ros.models.encoder import MobileNetEncoder
@@ -13,6 +24,9 @@ from jetcap_ros.models.onnx_graph import encoder_graph
 from jetcap_ros.models.simple import load_graph
 from jetcap_ros.preprocessing import MEAN, normalize, squash, STD
 from model_files import features, picture
+import numpy as np
+import pytest
+import torch
 from torchvision.transforms import functional
 
 KINDS = {

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Scores, calibration and gallery of `jetcap evaluate`, on drawn pictures."""
 
 import json
@@ -10,12 +24,12 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('pycocoevalcap')
 
-from jetcap_ros.cli import UserError, main  # noqa: E402
-from jetcap_ros.models.mobilenet import MobileNetCaptioningModel  # noqa: E402
-from jetcap_ros.training import metrics  # noqa: E402
-from jetcap_ros.training.calibration import calibrate, plot_reliability  # noqa: E402
-from jetcap_ros.training.checkpoint import checkpoint_contents, save_atomically  # noqa: E402
-from jetcap_ros.training.dataset import build_vocabulary, tokenize  # noqa: E402
+from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.models.mobilenet import MobileNetCaptioningModel  # noqa: E402, I100
+from jetcap_ros.training import metrics  # noqa: E402, I100
+from jetcap_ros.training.calibration import calibrate, plot_reliability  # noqa: E402, I100
+from jetcap_ros.training.checkpoint import checkpoint_contents, save_atomically  # noqa: E402, I100
+from jetcap_ros.training.dataset import build_vocabulary, tokenize  # noqa: E402, I100
 
 CAPTIONS = ('A red circle on the left .', 'There is a red circle on grey .')
 

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Test that no file makes reading it run code, take much memory, take long or end the process."""
 
 import collections
@@ -12,15 +26,15 @@ import textwrap
 import warnings
 import zipfile
 
-import numpy as np
-import pytest
-import torch
 from checkpoint_bombs import bombs, call, entry, text, with_pickle, zipped
 from hypothesis import given, settings, strategies as st
 from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, WeightReader
 from jetcap_ros.models.packed import pack
 from jetcap_ros.models.pth import map_pth
 from model_files import checkpoint
+import numpy as np
+import pytest
+import torch
 
 EXAMPLES = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -224,6 +238,7 @@ class Tensor(collections.namedtuple('Tensor', 'storage offset shape strides')):
 
 def tensor_file(folder, values, *tensor):
     class Pickler(pickle.Pickler):
+
         def persistent_id(self, value):
             if isinstance(value, Storage):
                 return 'storage', value.dtype, value.key, 'cpu', value.count

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Camera messages become the right pixels, or an ImageError, whatever they declare."""
 
 import array
@@ -10,11 +24,10 @@ import zlib
 
 import cv2
 from hypothesis import given, settings, strategies as st
-import numpy as np
-import pytest
-
 from jetcap_ros.image_decoding import (
     decode_compressed, decode_image, ENCODINGS, ImageError, MAX_JPEG_SCANS)
+import numpy as np
+import pytest
 
 RNG = np.random.default_rng(7)
 SIZES = [(1, 2), (6, 1), (3, 2), (5, 7), (64, 48), (65, 49)]  # width, height

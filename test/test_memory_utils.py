@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Test the memory readings on recorded trees, and on a real cgroup where one can be made.
 
@@ -175,7 +189,7 @@ def run_in(cgroup, code):
 
 
 def test_real_cgroup_clamps_available_memory(cgroup, tmp_path):
-    empty, held, cached, freed = run_in(cgroup, f'''
+    empty, held, cached, freed = run_in(cgroup, f"""
 print(m.available_memory_mb())
 held = bytearray(40 << 20)
 print(m.available_memory_mb())
@@ -184,7 +198,7 @@ with open({str(tmp_path / 'file')!r}, 'wb') as file:
         file.write(bytes(1 << 20))
 print(m.available_memory_mb())
 held = None
-print(m.available_memory_mb())''')
+print(m.available_memory_mb())""")
     assert 70 < empty < 100
     assert empty - held == pytest.approx(40, abs=2)
     assert cached == pytest.approx(held, abs=4)  # page cache counts as available
@@ -192,12 +206,12 @@ print(m.available_memory_mb())''')
 
 
 def test_real_cgroup_counts_oom_kills(cgroup):
-    before, after = run_in(cgroup, '''
+    before, after = run_in(cgroup, """
 import subprocess, sys
 print(m.oom_kill_count())
 child = subprocess.run([sys.executable, '-c', 'bytearray(200 << 20)'])
 assert child.returncode == -9, child
-print(m.oom_kill_count())''')
+print(m.oom_kill_count())""")
     assert after - before == 1
     assert cgroup.oom_kills == 1
     assert cgroup.peak_mb == pytest.approx(100, abs=1)

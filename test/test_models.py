@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Test that both models caption as a plain program would, whatever form the weights are in."""
 
 import copy
@@ -6,9 +20,6 @@ import subprocess
 import sys
 import textwrap
 
-import numpy as np
-import pytest
-import torch
 from jetcap_ros.lazy_loader import lazy_load_model_class, lazy_load_quantization, LazyModel
 from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, WeightReader
 from jetcap_ros.models.encoder import MobileNetEncoder
@@ -18,6 +29,9 @@ from jetcap_ros.models.quantization import apply_dynamic_quantization, quantize_
 from jetcap_ros.models.simple import opencv_product, SimpleCaptioningModel
 from jetcap_ros.models.torch_products import has_int8_engine, int8_product
 from model_files import checkpoint, features, picture, plain_tokens
+import numpy as np
+import pytest
+import torch
 
 KINDS = {
     'v3_small 358': {'decoder': 358, 'embed': 100, 'attention': 77, 'words': 301},

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The node as a process, over real DDS."""
 
 import os
@@ -5,14 +19,14 @@ import pickle
 import shutil
 import signal
 
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from jetcap_ros.captioner import Captioner, CaptionerSettings, SHIPPED_CHECKPOINT
+from jetcap_ros.parameters import PARAMETERS
+from node_process import image_message, NodeProcess
 import numpy as np
 import psutil
 import pytest
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus
-from jetcap_ros.captioner import SHIPPED_CHECKPOINT, Captioner, CaptionerSettings
-from jetcap_ros.parameters import PARAMETERS
-from node_process import NodeProcess, image_message
 from sensor_msgs.msg import Image
 
 
@@ -174,6 +188,7 @@ def damaged_checkpoints(folder):
     foreign.write_bytes(b'this is not a checkpoint, it is a text')
 
     class Payload:
+
         def __reduce__(self):
             return os.system, (f'touch {folder}/executed',)
 

@@ -1,10 +1,24 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What comes out of the node, and what it makes of cameras that differ, over real DDS."""
 
 import cv2
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.image_decoding import decode_image
-from node_process import NodeProcess, image_message
+from node_process import image_message, NodeProcess
+import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 

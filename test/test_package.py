@@ -1,18 +1,31 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The package as it is delivered: metadata, files, commands, and what is imported when."""
 
 import ast
 import json
+from pathlib import Path
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from xml.etree import ElementTree
-
-import pytest
 
 import jetcap_ros
 from jetcap_ros.cli import build_parser, main
+import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ElementTree.parse(ROOT / 'package.xml').getroot()

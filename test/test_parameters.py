@@ -1,13 +1,26 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The table of parameters, and what is written of it elsewhere."""
 
 from pathlib import Path
 
-import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from jetcap_ros.captioner import CaptionerSettings
-from jetcap_ros.parameters import PARAMETERS, SPECS, document, on_set_parameters
+from jetcap_ros.parameters import document, on_set_parameters, PARAMETERS, SPECS
 from rclpy.parameter import Parameter
+import yaml
 
 ROOT = Path(__file__).parent.parent
 

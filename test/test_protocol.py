@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Test what the node and the worker say to each other, and what they refuse to hear."""
 
 import json
@@ -6,14 +20,14 @@ import socket
 import subprocess
 import sys
 
-import numpy as np
-import psutil
-import pytest
 from hypothesis import given, settings, strategies as st
 from jetcap_ros import protocol
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.packed import pack
 from jetcap_ros.preprocessing import SIZE
+import numpy as np
+import psutil
+import pytest
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -119,8 +133,8 @@ def test_the_sockets_have_no_name_that_others_could_reach(ends):
 
 
 def test_the_worker_hears_its_own_node_alone(tmp_path):
-    import torch
     from model_files import checkpoint, picture
+    import torch
     torch.save(checkpoint(), tmp_path / 'plain.pth')
     packed = str(tmp_path / 'packed.safetensors')
     pack(read_checkpoint(str(tmp_path / 'plain.pth')), packed)

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Nothing that happens to the model or to memory ends the node: over real DDS, in real cgroups."""
 
 import os
@@ -6,22 +20,22 @@ import sys
 import threading
 import time
 
-import psutil
-import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
 from jetcap_ros.memory_utils import process_memory
-from node_process import NodeProcess, image_message
+from node_process import image_message, NodeProcess
+import psutil
+import pytest
 
 # Takes 10 MB every 20 ms until it has what it was told, then keeps it.
-EATER = '''
+EATER = """
 import sys, time
 eaten = []
 for _ in range(int(sys.argv[1]) // 10):
     eaten.append(b'x' * 10_000_000)
     time.sleep(0.02)
 time.sleep(60)
-'''
+"""
 
 
 @pytest.fixture

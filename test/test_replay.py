@@ -1,16 +1,26 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """`jetcap replay`: its captions, going on, comparing, copying, many bags."""
 
 import csv
 import json
+from pathlib import Path
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-import psutil
-import pytest
-from rosbags.rosbag2 import Reader
 
 from jetcap_ros.captioner import CaptionerError
 from jetcap_ros.cli import main
@@ -18,7 +28,10 @@ from jetcap_ros.replay import fleet
 from jetcap_ros.replay.captions import CaptionRecord, drop_partial_line, read_records
 from jetcap_ros.replay.compare import compare, similarity
 from jetcap_ros.replay.runner import ReplaySettings
+import psutil
+import pytest
 from replay_bags import RECORDING_DELAY, START, STORE, write_bag
+from rosbags.rosbag2 import Reader
 
 
 def replay(*arguments):

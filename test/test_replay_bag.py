@@ -1,15 +1,28 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Reading bags in every form they are recorded in, intact and damaged."""
 
 import os
 import subprocess
 import sys
 
-import numpy as np
-import pytest
-
 from jetcap_ros.image_decoding import decode_compressed, decode_image
 from jetcap_ros.replay.bag import find_bags, open_bag
 from jetcap_ros.replay.errors import ReplayError
+import numpy as np
+import pytest
 from replay_bags import frame_image, noise_image, RECORDING_DELAY, START, write_bag
 
 RAW, COMPRESSED = '/front/image_raw', '/rear/image_raw/compressed'

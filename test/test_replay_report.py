@@ -1,18 +1,31 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The report: whole in one file, of bounded size, right in a browser."""
 
 import re
 import shutil
 import subprocess
 
-import numpy as np
-import pytest
-
-from jetcap_ros.html import render_page, thumbnail
+from jetcap_ros.page import render_page, thumbnail
 from jetcap_ros.replay.captions import CaptionRecord
 from jetcap_ros.replay.charts import clock, line_chart, nice_ceiling
 from jetcap_ros.replay.folder import MAX_THUMBNAILS, ReplayFolder, Timing
 from jetcap_ros.replay.report import write_report
 from jetcap_ros.replay.runner import ReplayResult
+import numpy as np
+import pytest
 from replay_bags import frame_image, START
 
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')

@@ -1,12 +1,26 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Test greedy decoding and beam search on decoders small enough to try every caption."""
 
 import itertools
 
-import numpy as np
-import pytest
 from hypothesis import given, settings, strategies as st
 from jetcap_ros.models.search import (
     beam_search, greedy_search, log_softmax, MAX_BEAM_SIZE, MAX_LENGTH)
+import numpy as np
+import pytest
 
 START, END = 0, 1
 
@@ -133,6 +147,7 @@ def test_stopping_early_loses_nothing(
 
 def test_a_long_good_caption_beats_a_short_one_only_with_a_penalty():
     class Decoder(TableDecoder):
+
         def logits(self, read):
             if len(read) == 1:  # a short caption of probability 0.5
                 return np.log(np.array([1e-9, 0.5, 0.5, 1e-9], np.float32))
@@ -154,6 +169,7 @@ def test_a_vocabulary_smaller_than_the_beam(beam_size):
 
 def test_the_longest_caption_is_cut_off():
     class Endless(TableDecoder):
+
         def logits(self, read):
             return np.array([0, -np.inf, 1, 0], np.float32)
 
@@ -166,6 +182,7 @@ def test_the_longest_caption_is_cut_off():
 @pytest.mark.filterwarnings('ignore:invalid value')
 def test_logits_that_are_no_numbers_are_refused(search, value):
     class Broken(TableDecoder):
+
         def logits(self, read):
             return np.array([0, 0, value if len(read) == 2 else 1, 0], np.float32)
 

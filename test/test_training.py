@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Training end to end on drawn pictures: formats, stages, kill and resume, errors."""
 
 import csv
@@ -16,16 +30,17 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
-from jetcap_ros.cli import UserError, main  # noqa: E402
-from jetcap_ros.models.mobilenet import AttentionDecoder, MobileNetCaptioningModel  # noqa: E402
-from jetcap_ros.training import bleu, cider  # noqa: E402
-from jetcap_ros.training.config import read_config, write_config  # noqa: E402
-from jetcap_ros.training.dataset import (  # noqa: E402
+from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
+    AttentionDecoder, MobileNetCaptioningModel)
+from jetcap_ros.training import bleu, cider  # noqa: E402, I100
+from jetcap_ros.training.config import read_config, write_config  # noqa: E402, I100
+from jetcap_ros.training.dataset import (  # noqa: E402, I100
     build_vocabulary, check_images, encode, read_captions, tokenize)
-from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402
-from jetcap_ros.training.embeddings import read_glove  # noqa: E402
-from jetcap_ros.training.features import cache_features, run_blocks, view  # noqa: E402
-from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402
+from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402, I100
+from jetcap_ros.training.embeddings import read_glove  # noqa: E402, I100
+from jetcap_ros.training.features import cache_features, run_blocks, view  # noqa: E402, I100
+from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402, I100
 
 COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
 SHAPES = ('circle', 'square')
@@ -235,7 +250,7 @@ def test_json_lines_of_one_line(tmp_path):
     ('', 'empty'),
     ('\n \n', 'empty'),
     ('{"file": "a", "split": "train", "captions": []}', 'no picture has a caption'),
-    ('{"file": "a", "split": "train"}\n{"x": 1}', ':1: no \'captions\''),
+    ('{"file": "a", "split": "train"}\n{"x": 1}', ":1: no 'captions'"),
     ('{"file": "a", "split": "dev", "captions": ["b"]}', "split is 'dev'"),
     ('{"file": "a", "split": "train", "captions": "b"}', 'not a list'),
     ('{"file": "a", "split": "train", "captions": ["b"]}\n{broken', ':2:'),

@@ -1,15 +1,29 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """A real memory cgroup to run a command in, for the memory sweep and for tests."""
 
 import errno
 import os
+from pathlib import Path
 import signal
 import subprocess
 import time
-import uuid
-from pathlib import Path
 from typing import Dict, List, Optional, Sequence
+import uuid
 
-from ..memory_utils import MB, V1, find_cgroups
+from ..memory_utils import find_cgroups, MB, V1
 
 # Joins the cgroup before it becomes the command, so that not a page is counted elsewhere.
 JOIN = 'echo $$ > "$0" && exec "$@"'

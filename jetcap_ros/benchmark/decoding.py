@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Time one model on one checkpoint, without node and worker, in a process of its own.
 
@@ -42,8 +56,8 @@ def main() -> None:
     if args.model == 'eager':
         import torch
 
-        from ..preprocessing import normalize
         from .plain_model import load_plain_model
+        from ..preprocessing import normalize
         if args.threads:
             torch.set_num_threads(args.threads)
         model, checkpoint = load_plain_model(args.checkpoint)

@@ -1,13 +1,27 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """How latency and memory grow with image size, caption length, beams, vocabulary and cameras."""
 
 import statistics
 import time
 from typing import Any, Dict, List
 
-from .latency import VGA, cameras, one_at_a_time
+from .latency import cameras, one_at_a_time, VGA
 from .node_under_test import NodeUnderTest
 from .plan import Plan
-from .processes import Watch, run_child
+from .processes import run_child, Watch
 from .report import Table
 
 SIZES = {'640x480': (480, 640), '1280x720': (720, 1280), '1920x1080': (1080, 1920),

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Compare ways to compute what captioning consists of: `python -m jetcap_ros.benchmark.kernels`.
 
@@ -20,7 +34,7 @@ def products() -> Table:
     import numpy as np
     import torch
 
-    from ..models.quantization import Weight, quantize_rows
+    from ..models.quantization import quantize_rows, Weight
     from ..models.simple import opencv_product
     from ..models.torch_products import int8_product
     generator = np.random.default_rng(0)

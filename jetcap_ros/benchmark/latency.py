@@ -1,10 +1,24 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Time: until ready, of a caption, at saturation, under a camera at 30 Hz, and at rest."""
 
+from contextlib import contextmanager
 import statistics
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List
 
 import numpy as np
@@ -13,7 +27,7 @@ from .camera import make_image
 from .node_under_test import NodeUnderTest, prepare_network
 from .plan import Plan
 from .processes import cpu_seconds, end_group, run_child, shares_mb
-from .report import Table, percentiles
+from .report import percentiles, Table
 
 VGA, HD = (480, 640), (720, 1280)
 PAUSE_S = 0.05  # between captions that are made one at a time

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Memory of the node and its worker, of the flow it replaces, and of the floor under both."""
 
 import statistics
@@ -8,18 +22,18 @@ import numpy as np
 
 from .node_under_test import NodeUnderTest, prepare_network
 from .plan import Plan
-from .processes import Watch, run_child, shares_mb
+from .processes import run_child, shares_mb, Watch
 from .report import Table
 
-IMPORT_TORCH = '''
+IMPORT_TORCH = """
 import json, time
 started = time.perf_counter()
 import torch
 seconds = time.perf_counter() - started
 from jetcap_ros.benchmark.processes import peak_rss_mb
 print(json.dumps({'seconds': seconds, 'peak_rss_mb': peak_rss_mb()}))
-'''
-BARE_NODE = '''
+"""
+BARE_NODE = """
 import json, time
 started = time.perf_counter()
 import rclpy
@@ -30,7 +44,7 @@ rclpy.spin_once(node, timeout_sec=0.1)
 seconds = time.perf_counter() - started
 from jetcap_ros.benchmark.processes import peak_rss_mb
 print(json.dumps({'seconds': seconds, 'peak_rss_mb': peak_rss_mb()}))
-'''
+"""
 
 
 def measure(plan: Plan) -> Dict[str, Any]:

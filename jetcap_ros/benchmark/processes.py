@@ -1,5 +1,20 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Measure processes from outside: what they hold together, at most, and what they use of a core."""
 
+from collections import defaultdict
 import json
 import os
 import re
@@ -7,7 +22,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections import defaultdict
 from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 import psutil

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What the package promises of its size and speed, against what was measured in the same run."""
 
 from typing import Any, Dict, List, Optional, Tuple
@@ -37,7 +51,7 @@ def compare(
             found += [
                 (f'{name} model against the eager loop, 20 words greedy', wanted, 'x',
                  decoding[model]['greedy'] / eager),
-                (f'{name} model in float32: words that differ from the eager loop\'s', 0, '',
+                (f"{name} model in float32: words that differ from the eager loop's", 0, '',
                  0 if same else 1),
                 (f'{name} model: beam 3 against greedy', 1.6, 'x',
                  decoding[model]['beam 3'] / decoding[model]['greedy'])]

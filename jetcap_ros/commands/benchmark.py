@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Measure memory and time, and try out what happens when memory is short.
 
@@ -41,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, and return 1 if a target was missed or the node died in the sweep."""
     import importlib.util
     import os
+    from pathlib import Path
     import signal
     import sys
     import tempfile
-    from pathlib import Path
 
     from jetcap_ros.cli import UserError
     unknown = set(args.parts) - set(PARTS)
@@ -74,11 +88,10 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
     import sys
 
-    from tqdm import tqdm
-
     from jetcap_ros.benchmark import endurance, growth, latency, memory, report, targets
     from jetcap_ros.benchmark.plan import make_plan
     from jetcap_ros.captioner import SHIPPED_CHECKPOINT
+    from tqdm import tqdm
     plan = make_plan(folder, checkpoint or SHIPPED_CHECKPOINT, args.quick, args.minutes)
     measurements = {'memory': memory, 'time': latency, 'growth': growth, 'endurance': endurance}
     result = {'machine': report.machine(), 'quick': args.quick}

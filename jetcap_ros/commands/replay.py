@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Caption recorded bags.
 
@@ -12,8 +26,8 @@ The exit code is 1 if captions differ from those expected, or a bag could not be
 import argparse
 import contextlib
 import os
-import sys
 from pathlib import Path
+import sys
 from typing import Any, Dict
 
 from .caption import add_engine_arguments, engine_settings
@@ -162,10 +176,9 @@ def _replay_one(
 
 def _replay_many(
         args: argparse.Namespace, bags: Dict[str, Path], interruption: Any) -> Dict[str, Any]:
-    from tqdm import tqdm
-
     from jetcap_ros.replay import fleet
     from jetcap_ros.replay.bag import open_bag
+    from tqdm import tqdm
     settings = _settings(args)
     processes = fleet.process_count(settings, min(len(bags), args.jobs or len(bags)))
     threads = args.threads or (1 if args.cluster else max(1, fleet.cores() // processes))
@@ -191,8 +204,8 @@ def _replay_many(
 def _finish(args: argparse.Namespace, place: str) -> bool:
     """Write the bag of captions and compare; return whether they are as expected."""
     from jetcap_ros.cli import UserError
-    from jetcap_ros.replay.captions import read_records
     from jetcap_ros.replay.caption_bag import write_caption_bag
+    from jetcap_ros.replay.captions import read_records
     from jetcap_ros.replay.compare import compare
     captions = args.out / place / 'captions.jsonl'
     if args.write_bag:

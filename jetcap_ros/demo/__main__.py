@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Show pictures to a camera, have the node caption them, and write a page of what it said.
 
@@ -6,12 +20,12 @@ The node runs as on a robot: a process of its own, driven through its lifecycle 
 
 import argparse
 import os
+from pathlib import Path
 import re
 import signal
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from ..cli import UserError
@@ -124,7 +138,7 @@ def write_page(
         path: Path, steps: List[Dict[str, Any]], cards: List[Dict[str, Any]],
         diagnostics: Dict[str, str]) -> None:
     """Write the page; the folder exists."""
-    from ..html import data_uri, render_page, thumbnail
+    from ..page import data_uri, render_page, thumbnail
     stages = []
     for key, value in diagnostics.items():
         if key.startswith('stage '):

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Read checkpoints: what they say of themselves, then their weights one by one.
 
@@ -8,19 +22,18 @@ Reading what a checkpoint says needs no framework; reading the weights of a `.pt
 """
 
 import contextlib
+from dataclasses import dataclass, field
 import hashlib
 import json
 import math
 import os
-from dataclasses import dataclass, field
 from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from .architectures import (
-    Block, SqueezeExcitation, describe_encoder, norm_epsilon, parameter_shapes,
-    recognize_encoder)
-from .quantization import Weight, is_quantized, quantize_rows
+    Block, describe_encoder, norm_epsilon, parameter_shapes, recognize_encoder, SqueezeExcitation)
+from .quantization import is_quantized, quantize_rows, Weight
 from .safetensors_file import SafetensorsFile
 from .search import check_options
 from .vocabulary import Vocabulary

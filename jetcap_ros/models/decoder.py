@@ -1,10 +1,24 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The decoder for inference, the same for all models; only the products differ."""
 
 from typing import Callable, Dict, NamedTuple
 
 import numpy as np
 
-from .quantization import Weight, concatenate
+from .quantization import concatenate, Weight
 
 # A product: gives (rows, N) for (rows, M) float32.
 Product = Callable[[np.ndarray], np.ndarray]

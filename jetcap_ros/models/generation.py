@@ -1,14 +1,28 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """What all captioning models have in common: from an image to a caption."""
 
-import math
 from dataclasses import dataclass
+import math
 from typing import List, Mapping, Optional
 
 import numpy as np
 
-from ..preprocessing import SIZE, normalize, squash
-from .search import Hypothesis, beam_search, greedy_search
+from .search import beam_search, greedy_search, Hypothesis
 from .vocabulary import END, START, Vocabulary
+from ..preprocessing import normalize, SIZE, squash
 
 
 @dataclass

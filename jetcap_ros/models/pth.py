@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Read `.pth` files without trusting them.
 
@@ -6,15 +20,15 @@ that torch.save writes are followed here, none of which calls anything, and ever
 refused. The weights are then mapped by torch, with `weights_only`.
 """
 
+from dataclasses import dataclass
 import io
 import math
 import os
 import pickletools
-import zipfile
-from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
+import zipfile
 
-from .checkpoint import MAX_PARAMETERS, CheckpointError
+from .checkpoint import CheckpointError, MAX_PARAMETERS
 
 # What a checkpoint of 80,000 words stays under; more is refused before it takes memory or time.
 MAX_PICKLE_BYTES = 8 << 20

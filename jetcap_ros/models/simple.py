@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 The simple captioning model: OpenCV runs the encoder and the products, NumPy the rest.
 
@@ -8,12 +22,12 @@ deep learning framework is loaded.
 import cv2
 import numpy as np
 
-from ..preprocessing import SIZE
 from .checkpoint import Checkpoint, CheckpointError, WeightReader
 from .decoder import Decoder, Product
 from .generation import CaptioningModel
 from .onnx_graph import encoder_graph, linear_graph
 from .quantization import Weight
+from ..preprocessing import SIZE
 
 
 def opencv_product(weight: Weight, bias: np.ndarray) -> Product:

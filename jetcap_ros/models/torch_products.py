@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Products for the decoder on torch: int8 kernels where this torch has them."""
 
 import functools
@@ -8,7 +22,6 @@ import torch
 
 from .decoder import Product
 from .quantization import Weight
-
 
 # Torch quantizes an input to 0..255 by its range. Inputs are kept in the lower half of that, since
 # older CPUs add two products of full range in 16 bits, which would overflow.

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 The image messages of a rosbag2, one at a time, whatever state the bag is in.
 
@@ -9,16 +23,16 @@ file at a time.
 """
 
 import contextlib
-import re
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+import re
+import tempfile
 from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional
 
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import get_typestore, Stores
 import ruamel.yaml
 import zstandard
-from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
 
 from . import salvage
 from .errors import ReplayError

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 Captioning many bags: a pool of processes, each with one model.
 
@@ -6,24 +20,24 @@ spans machines, on a cluster: a job is picklable, needs nothing but the file sys
 bags and the output, and goes on from what an earlier attempt has left.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import queue
-import signal
-import threading
 from concurrent.futures import (
     CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+import multiprocessing
+import multiprocessing.connection
+import os
 from pathlib import Path
+import queue
+import signal
+import threading
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .errors import ReplayError
 from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
 from ..captioner import Captioner, CaptionerError, CaptionerSettings
-from ..html import render_page
 from ..memory_utils import available_memory_mb
+from ..page import render_page
 
 # Of a process that reads bags; and of the simple model's, full model's is in its settings.
 READER_MB, SIMPLE_MODEL_MB = 150, 150

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 The folder a replay writes, and from which it can go on.
 
@@ -11,9 +25,9 @@ Every line is handed to the system as it is written, so the folder is whole at a
 """
 
 import csv
+from dataclasses import dataclass, field
 import fcntl
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, NamedTuple
 
@@ -21,7 +35,7 @@ import numpy as np
 
 from .captions import CaptionRecord, drop_partial_line, read_records, write_record
 from .errors import ReplayError
-from ..html import thumbnail
+from ..page import thumbnail
 
 # For each topic; a report stays small enough to be opened and sent.
 MAX_THUMBNAILS = 120

@@ -1,10 +1,24 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """The report of a replay: one HTML file whose size does not grow with the bag."""
 
 import bisect
 import csv
+from dataclasses import dataclass, field
 import difflib
 import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -12,7 +26,7 @@ import numpy as np
 
 from .charts import Chart, clock, line_chart, time_labels
 from .folder import ReplayFolder, thumbnail_stride, Timing
-from ..html import data_uri, render_page
+from ..page import data_uri, render_page
 
 MAX_LINES = 12  # captions listed in a card below the one of its picture
 STRIP_WIDTH = 1000  # of a timeline's own coordinates; what is narrower than 1 is not drawn

@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 What a damaged storage file still holds, read from its start until it breaks.
 
@@ -6,8 +20,8 @@ the ordinary readers refuse. These read in the order of the file and need no ind
 (topic, message type, bag time in ns, CDR bytes) and raise BrokenFile where the file breaks.
 """
 
-import sqlite3
 from pathlib import Path
+import sqlite3
 from typing import Iterator, Tuple
 
 from mcap.exceptions import EndOfFile, RecordLengthLimitExceeded

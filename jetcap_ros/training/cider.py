@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 CIDEr-D over tokens (words or their indices), fast enough to be a reward.
 
@@ -5,8 +19,8 @@ Vedantam, Zitnick and Parikh 2015, "CIDEr: Consensus-based Image Description Eva
 variant D: counts clipped, a Gaussian penalty on the difference of lengths, stems not taken.
 """
 
-import math
 from collections import Counter, defaultdict
+import math
 from typing import Dict, Hashable, List, Optional, Sequence, Tuple
 
 MAX_NGRAM = 4

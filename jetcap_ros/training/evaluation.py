@@ -1,22 +1,36 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Caption the pictures of a split with the models of the robot, and score the captions."""
 
+from dataclasses import asdict, dataclass
 import json
 import os
-from dataclasses import asdict, dataclass
 from typing import Dict, List, Mapping, Optional, Sequence
 
 import torch
 from tqdm import tqdm
 
-from ..cli import UserError
-from ..lazy_loader import LazyModel
-from ..models.checkpoint import CheckpointError
 from .calibration import calibrate, plot_reliability
 from .checkpoint import save_atomically
 from .dataset import CaptionedPicture, check_images, read_captions
 from .features import read_image
 from .gallery import write_gallery
-from .metrics import METRICS, has_java, score, tokenize_all
+from .metrics import has_java, METRICS, score, tokenize_all
+from ..cli import UserError
+from ..lazy_loader import LazyModel
+from ..models.checkpoint import CheckpointError
 
 
 @dataclass

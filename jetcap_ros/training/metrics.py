@@ -1,14 +1,28 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """BLEU, METEOR, ROUGE-L and CIDEr as the COCO caption evaluation computes them (pycocoevalcap)."""
 
 import contextlib
+from dataclasses import dataclass
 import io
 import shutil
 import subprocess
-from dataclasses import dataclass
 from typing import Dict, List, Sequence
 
-from ..cli import UserError
 from .dataset import tokenize
+from ..cli import UserError
 
 METRICS = ('BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'METEOR', 'ROUGE-L', 'CIDEr')
 

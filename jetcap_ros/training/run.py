@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Set up a training run from the arguments of `jetcap train`."""
 
 import argparse
@@ -7,14 +21,14 @@ from typing import Dict, Optional
 
 import torch
 
-from ..cli import UserError
-from ..models.mobilenet import MobileNetCaptioningModel
-from ..models.vocabulary import Vocabulary
-from .config import TrainingConfig, make_stage, read_config, write_config
+from .config import make_stage, read_config, TrainingConfig, write_config
 from .dataset import check_images, read_captions
 from .decoding import initialize
 from .embeddings import read_glove
-from .trainer import Trainer, prepare_vocabulary
+from .trainer import prepare_vocabulary, Trainer
+from ..cli import UserError
+from ..models.mobilenet import MobileNetCaptioningModel
+from ..models.vocabulary import Vocabulary
 
 
 def train(args: argparse.Namespace) -> str:

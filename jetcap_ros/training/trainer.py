@@ -1,3 +1,17 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """
 The training loop: stages, their losses, the moving average, validation, kill and resume.
 
@@ -17,18 +31,18 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from ..cli import UserError
-from ..models.mobilenet import MobileNetCaptioningModel
-from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
 from . import journal
 from .bleu import corpus_bleu4, sentence_bleu4
 from .checkpoint import checkpoint_contents, pull_back, save_atomically
 from .cider import CiderD
 from .config import Stage, TrainingConfig
-from .dataset import CaptionedPicture, build_vocabulary, encode, tokenize
+from .dataset import build_vocabulary, CaptionedPicture, encode, tokenize
 from .decoding import decode, teacher_forcing
 from .features import cache_features, run_blocks
 from .meteor import sentence_meteor
+from ..cli import UserError
+from ..models.mobilenet import MobileNetCaptioningModel
+from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
 
 CLIP_NORM = 5.0
 VALIDATION_BATCH = 64
