@@ -23,6 +23,7 @@ from .node_under_test import NodeUnderTest
 from .plan import Plan
 from .processes import run_child, Watch
 from .report import Table
+from ..worker_process import worker_environment
 
 SIZES = {'640x480': (480, 640), '1280x720': (720, 1280), '1920x1080': (1080, 1920),
          '3840x2160': (2160, 3840)}
@@ -72,7 +73,7 @@ def _decoding(
     result = run_child([
         '-m', 'jetcap_ros.benchmark.decoding', model, checkpoint, '--length', str(length),
         '--beams', *([str(beams)] if beams > 1 else []),
-        '--repeats', '5' if plan.quick else '30'])
+        '--repeats', '5' if plan.quick else '30'], environment=worker_environment(0))
     timed = result['greedy' if beams == 1 else f'beam {beams}']
     return {'ms': timed['p50'], 'mb': result['peak_rss_mb']}
 

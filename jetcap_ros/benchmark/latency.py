@@ -28,6 +28,7 @@ from .node_under_test import NodeUnderTest, prepare_network
 from .plan import Plan
 from .processes import cpu_seconds, end_group, run_child, shares_mb
 from .report import percentiles, Table
+from ..worker_process import worker_environment
 
 VGA, HD = (480, 640), (720, 1280)
 PAUSE_S = 0.05  # between captions that are made one at a time
@@ -68,7 +69,8 @@ def measure_decoding(plan: Plan) -> Dict[str, Any]:
         for name, arguments in runs.items():  # side by side, so that a busy moment hits all
             rounds[name].append(run_child([
                 '-m', 'jetcap_ros.benchmark.decoding', *arguments,
-                '--repeats', '5' if plan.quick else '40']))
+                '--repeats', '5' if plan.quick else '40'],
+                environment=None if name == 'eager loop' else worker_environment(0)))
     indices = {name: results[0]['indices'] for name, results in rounds.items()}
     return {
         name: {
