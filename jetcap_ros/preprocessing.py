@@ -19,6 +19,7 @@ import numpy as np
 SIZE = 224  # pixels, of both sides
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet, red green blue
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+SCALE, SHIFT = 1 / (255 * STD), MEAN / STD
 
 
 def squash(image: np.ndarray) -> np.ndarray:
@@ -45,5 +46,8 @@ def squash(image: np.ndarray) -> np.ndarray:
 
 def normalize(frame: np.ndarray) -> np.ndarray:
     """Return the encoder's input, (1, 3, H, W) float32, of an (H, W, 3) uint8 RGB frame."""
-    scaled = frame * (1 / (255 * STD)) - MEAN / STD
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], np.float32)
+    image = np.empty((1, 3, *frame.shape[:2]), np.float32)
+    for channel, plane in enumerate(image[0]):
+        np.multiply(frame[..., channel], SCALE[channel], out=plane)
+        plane -= SHIFT[channel]
+    return image
