@@ -15,6 +15,7 @@
 """Fixtures that several tests share, and what is left out where a library is missing."""
 
 import importlib.util
+import os
 from pathlib import Path
 import sys
 
@@ -38,6 +39,15 @@ collect_ignore = sorted({file for files in MISSING.values() for file in files})
 def pytest_report_header():
     """Say what is left out."""
     return [f'skipped for lack of {name}: {", ".join(files)}' for name, files in MISSING.items()]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def environment():
+    """Undo what a module's tests set for their processes, the middleware's profile say."""
+    saved = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(saved)
 
 
 @pytest.fixture(scope='session')

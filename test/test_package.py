@@ -16,6 +16,7 @@
 
 import ast
 import json
+import os
 from pathlib import Path
 import re
 import shutil
@@ -256,7 +257,10 @@ def test_node_loads_no_framework():
 def test_make(target, expected):
     if shutil.which('make') is None:
         pytest.skip('make is not installed')
+    # Not as a part of the make that may be running the tests.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(('MAKE', 'MFLAGS'))}
     result = subprocess.run(
-        f'make -n {target}', shell=True, cwd=ROOT, text=True, capture_output=True)
+        f'make -n {target}', shell=True, cwd=ROOT, text=True, capture_output=True,
+        env=environment)
     assert result.returncode == 0, result.stderr
     assert result.stdout.rstrip().endswith(expected)
