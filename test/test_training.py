@@ -39,7 +39,7 @@ from jetcap_ros.training.dataset import (  # noqa: E402, I100
     build_vocabulary, check_images, encode, read_captions, tokenize)
 from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402, I100
 from jetcap_ros.training.embeddings import read_glove  # noqa: E402, I100
-from jetcap_ros.training.features import cache_features, run_blocks, view  # noqa: E402, I100
+from jetcap_ros.training.features import cache_features, view  # noqa: E402, I100
 from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402, I100
 
 COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
@@ -195,18 +195,22 @@ def test_start_from_a_checkpoint(drawn, trained, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_pull_back_leaves_the_average_once(drawn, trained, tmp_path):
-    out = tmp_path / 'pulled'
-    assert main(arguments(drawn, out, '--set', 'self-critical.pull_back=0.25')) == 0
-    before, after, plain = (
-        torch.load(path, weights_only=True)['model_state_dict'] for path in (
-            out / '2_fine-tune.pth', out / 'model.pth', trained / 'model.pth'))
-    name = 'decoder.fc.weight'
-    assert not torch.equal(before[name], plain[name])
-    torch.testing.assert_close(after[name], 0.25 * before[name] + 0.75 * plain[name])
-    assert main(arguments(drawn, out, '--set', 'self-critical.pull_back=0.25')) == 0
+def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
+    out = tmp_path / 'runs'
+    settings = ('--set', 'self-critical.runs=2', '--set', 'self-critical.pull_back=0.25')
+    assert main(arguments(drawn, out, *settings)) == 0
+    before, one, two, after, plain = (
+        torch.load(path, weights_only=True)['model_state_dict']['decoder.fc.weight'] for path in (
+            out / '2_fine-tune.pth', out / '3_self-critical.run1.pth',
+            out / '3_self-critical.run2.pth', out / 'model.pth', trained / 'model.pth'))
+    assert torch.equal(one, plain) and not torch.equal(one, two)
+    torch.testing.assert_close(after, 0.25 * before + 0.375 * (one + two))
+    with open(out / 'log.csv', newline='') as file:
+        assert [(row['stage'], row['run']) for row in csv.DictReader(file)][-2:] == [
+            ('self-critical', '1'), ('self-critical', '2')]
+    assert main(arguments(drawn, out, *settings)) == 0
     again = torch.load(out / 'model.pth', weights_only=True)['model_state_dict']
-    assert torch.equal(again[name], after[name])
+    assert torch.equal(again['decoder.fc.weight'], after)
 
 
 # Formats
@@ -353,7 +357,7 @@ def test_cached_features_resume_and_follow_the_weights(drawn, tmp_path):
     files, images = ['0.png', '1.png'], str(drawn / 'images')
     first = cache_features(str(tmp_path), encoder, 2, files, images, 2)
     name, = (n for n in os.listdir(tmp_path) if n.endswith('.npy'))
-    expected = run_blocks(encoder, torch.from_numpy(view(
+    expected = encoder.run_blocks(torch.from_numpy(view(
         cv2.imread(str(drawn / 'images' / '1.png'))[..., ::-1], 1, '1.png')), 0, 2)
     np.testing.assert_allclose(first[1, 1], expected[0].detach().numpy(), atol=1e-2)
     stamp = os.stat(tmp_path / name).st_mtime_ns

@@ -94,9 +94,17 @@ class MobileNetEncoder(nn.Module):
         parent.add_module(last, module)
 
     def forward(self, x):
-        for steps, residual in self._steps:
+        return self.run_blocks(x)
+
+    def run_blocks(self, x, first: int = 0, last: Optional[int] = None):
+        """Run the blocks from `first` up to, but without, `last` on what the ones before gave."""
+        for steps, residual in self._steps[first:last]:
             y = x
             for step in steps:
                 y = step(y)
             x = x + y if residual else y
         return x
+
+    def block_modules(self, first: int = 0, last: Optional[int] = None) -> List[nn.Module]:
+        """Return the layers of the blocks from `first` up to, but without, `last`."""
+        return [step for steps, _ in self._steps[first:last] for step in steps]

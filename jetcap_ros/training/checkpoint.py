@@ -15,7 +15,7 @@
 """Write checkpoints as training makes them: a torch dict, read again with weights_only."""
 
 import os
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Sequence
 
 import torch
 
@@ -47,21 +47,19 @@ def checkpoint_contents(
     }
 
 
-def pull_back(path: str, before: str, part: float) -> None:
+def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) -> None:
     """
-    Put the average of a stage's weights and those before it in the place of the former.
+    Write the weighted average of checkpoints of the same model and vocabulary.
 
-    What a stage gains is kept in part and so is what it forgot (Wortsman et al. 2022, "Robust
-    fine-tuning of zero-shot models"). Doing it again to the same file changes nothing.
+    Runs that went on from the same weights can be averaged, and the average fits new pictures
+    better than they do (Wortsman et al. 2022, "Model soups"); averaged with the weights they went
+    on from, they keep more of what those knew (Wortsman et al. 2022, "Robust fine-tuning").
 
-    :param part: of the weights in `before`, 0..1.
+    :param parts: of each checkpoint in the average, together 1.
     """
-    contents = torch.load(path, map_location='cpu', weights_only=True)
-    if contents.get('pulled_back'):
-        return
-    earlier = torch.load(before, map_location='cpu', weights_only=True)['model_state_dict']
-    for name, tensor in contents['model_state_dict'].items():
+    contents = [torch.load(path, map_location='cpu', weights_only=True) for path in paths]
+    states = [c['model_state_dict'] for c in contents]
+    for name, tensor in states[0].items():
         if tensor.is_floating_point():
-            tensor.lerp_(earlier[name], part)
-    contents['pulled_back'] = part
-    save_atomically(contents, path)
+            states[0][name] = sum(part * state[name] for part, state in zip(parts, states))
+    save_atomically(contents[0], out)

@@ -44,6 +44,7 @@ class Stage:
     feature_dropout: float = 0.1
     label_smoothing: float = 0.1
     average: float = 0.999  # decay of the moving average of the weights, which is what is kept
+    runs: int = 1  # from the same weights, with the seeds from `seed` on, averaged at the end
     pull_back: float = 0.0  # part of the weights before the stage in those it leaves
     samples: int = 5  # captions drawn a picture (self-critical)
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)

@@ -63,16 +63,6 @@ def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
     return normalize(frame[:, ::-1] if number % 2 else frame)
 
 
-def run_blocks(encoder: MobileNetEncoder, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
-    """Run the blocks first..last - 1 of an encoder."""
-    for steps, residual in encoder._steps[first:last]:
-        y = x
-        for step in steps:
-            y = step(y)
-        x = x + y if residual else y
-    return x
-
-
 def cache_features(
         folder: str, encoder: MobileNetEncoder, block: int, files: Sequence[str], images: str,
         views: int, bfloat16: bool = False) -> np.ndarray:
@@ -87,7 +77,7 @@ def cache_features(
         encoder, block, files, views, bfloat16) + '.npy')
     with torch.inference_mode():
         blank = torch.zeros(1, 3, SIZE, SIZE, device=device)
-        shape = (views, len(files), *run_blocks(encoder, blank, 0, block).shape[1:])
+        shape = (views, len(files), *encoder.run_blocks(blank, 0, block).shape[1:])
     done = _read_done(path)
     if done < len(files):
         if done:
@@ -112,7 +102,7 @@ def _fill(
                 batch = np.concatenate([view(p, number, n) for p, n in zip(pictures, names)])
                 x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    x = run_blocks(encoder, x, 0, block)
+                    x = encoder.run_blocks(x, 0, block)
                 array[number, start:start + len(names)] = x.float().cpu().numpy()
             bar.update(len(names))
             if start // BATCH % 32 == 31 or start + BATCH >= len(files):
@@ -146,9 +136,8 @@ def _fingerprint(
     for name in files:
         digest.update(name.encode('utf-8') + b'\0')
     parameters: List[torch.Tensor] = []
-    for steps, _ in encoder._steps[:block]:
-        for step in steps:
-            parameters += step.state_dict().values()
+    for module in encoder.block_modules(0, block):
+        parameters += module.state_dict().values()
     for parameter in parameters:
         digest.update(parameter.detach().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

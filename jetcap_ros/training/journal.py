@@ -18,8 +18,8 @@ import csv
 import os
 from typing import Dict, List
 
-FIELDS = ('stage', 'epoch', 'steps', 'train_loss', 'reward', 'val_loss', 'val_cider', 'val_bleu4',
-          'learning_rate', 'seconds')
+FIELDS = ('stage', 'run', 'epoch', 'steps', 'train_loss', 'reward', 'val_loss', 'val_cider',
+          'val_bleu4', 'learning_rate', 'seconds')
 
 
 def read_journal(path: str) -> List[Dict[str, str]]:
@@ -31,10 +31,10 @@ def read_journal(path: str) -> List[Dict[str, str]]:
 
 
 def append_row(path: str, row: Dict[str, object]) -> None:
-    """Add one epoch to a log; a row of the same stage and epoch (before a kill) is replaced."""
-    same = (str(row['stage']), str(row['epoch']))
+    """Add an epoch to a log; a row of the same stage, run and epoch (before a kill) goes."""
+    same = tuple(str(row[name]) for name in FIELDS[:3])
     rows: List[Dict[str, object]] = [
-        r for r in read_journal(path) if (r['stage'], r['epoch']) != same]
+        r for r in read_journal(path) if tuple(r[name] for name in FIELDS[:3]) != same]
     rows.append({
         name: f'{value:.5g}' if isinstance(value, float) else value
         for name, value in row.items()})
@@ -60,7 +60,7 @@ def plot_journal(path: str, out: str) -> None:
             if points:
                 axis.plot(*zip(*points), marker='.', label=name.replace('_', ' '))
         for i in range(1, len(rows)):
-            if rows[i]['stage'] != rows[i - 1]['stage']:
+            if any(rows[i][name] != rows[i - 1][name] for name in ('stage', 'run')):
                 axis.axvline(i + 0.5, color='grey', linewidth=0.8, linestyle=':')
         axis.set_xlabel('epoch (stages: ' + ', '.join(
             dict.fromkeys(row['stage'] for row in rows)) + ')')

@@ -12,40 +12,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""
-The training loop: stages, their losses, the moving average, validation, kill and resume.
+"""A whole training run: the stages of a configuration, one after the other."""
 
-Every batch draws its random numbers from the seed, the stage, the epoch and its own number, so a
-run that was killed and taken up again gives the weights of one that was not.
-"""
-
-import math
 import os
 import shutil
-import time
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional
-from tqdm import tqdm
 
-from . import journal
-from .bleu import corpus_bleu4, sentence_bleu4
-from .checkpoint import checkpoint_contents, pull_back, save_atomically
+from .checkpoint import average_checkpoints, checkpoint_contents, save_atomically
 from .cider import CiderD
-from .config import Stage, TrainingConfig
+from .config import TrainingConfig
 from .dataset import build_vocabulary, CaptionedPicture, encode, tokenize
-from .decoding import decode, teacher_forcing
-from .features import cache_features, run_blocks
-from .meteor import sentence_meteor
+from .stage_run import StageRun
 from ..cli import UserError
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
-
-CLIP_NORM = 5.0
-VALIDATION_BATCH = 64
 
 
 class Split:
@@ -102,9 +85,13 @@ class Trainer:
     def run(self) -> str:
         """Run what is left of the stages and return the path of the trained checkpoint."""
         state = self._load_state()
+        if not state:
+            save_atomically(checkpoint_contents(self.model, self.vocabulary), self.stage_path(-1))
         for index in range(state['stage'] if state else 0, len(self.config.stages)):
-            _StageRun(self, index, state if state and state['stage'] == index else None).run()
-            state = None
+            for run in range(state['run'] if state else 0, self.config.stages[index].runs):
+                StageRun(self, index, run, state).run()
+                state = None
+            self._average_runs(index)
         final = os.path.join(self.out, 'model.pth')
         last = self.stage_path(len(self.config.stages) - 1)
         shutil.copyfile(last, final + '.new')
@@ -112,9 +99,28 @@ class Trainer:
         return final
 
     def stage_path(self, index: int) -> str:
-        """Return the path of the best checkpoint of a stage."""
-        name = self.config.stages[index].name.replace(' ', '_')
+        """Return the path of the checkpoint that a stage leaves; -1: of what came in."""
+        name = 'initial' if index < 0 else self.config.stages[index].name.replace(' ', '_')
         return os.path.join(self.out, f'{index + 1}_{name}.pth')
+
+    def run_path(self, index: int, run: int) -> str:
+        """Return the path of the best checkpoint of a stage's run."""
+        path = self.stage_path(index)
+        return path.replace('.pth', f'.run{run + 1}.pth') if self._averages(index) else path
+
+    def _averages(self, index: int) -> bool:
+        stage = self.config.stages[index]
+        return stage.runs > 1 or stage.pull_back > 0
+
+    def _average_runs(self, index: int) -> None:
+        stage = self.config.stages[index]
+        if self._averages(index):
+            paths = [self.run_path(index, run) for run in range(stage.runs)]
+            parts = [(1 - stage.pull_back) / stage.runs] * stage.runs
+            if stage.pull_back:
+                paths.append(self.stage_path(index - 1))
+                parts.append(stage.pull_back)
+            average_checkpoints(paths, parts, self.stage_path(index))
 
     def _load_state(self) -> Optional[Dict[str, Any]]:
         if not os.path.exists(self._path):
@@ -128,275 +134,6 @@ class Trainer:
     def save_state(self, state: Dict[str, Any]) -> None:
         """Write what a later process needs to go on from here."""
         save_atomically({**state, 'words': self.vocabulary.words}, self._path)
-
-
-class _StageRun:
-    """One stage of a run."""
-
-    def __init__(self, trainer: Trainer, index: int, state: Optional[Dict[str, Any]]) -> None:
-        self.trainer, self.index = trainer, index
-        self.stage: Stage = trainer.config.stages[index]
-        self.model = trainer.model
-        if index and not state:
-            best = torch.load(
-                trainer.stage_path(index - 1), map_location=trainer.device, weights_only=True)
-            self.model.load_state_dict(best['model_state_dict'])
-        elif state:
-            self.model.load_state_dict(state['model'])
-        blocks = len(self.model.encoder.blocks)
-        self.block = blocks if self.stage.from_block is None else self.stage.from_block
-        if self.block > blocks:
-            raise UserError(f'from_block is {self.block}, but the encoder has {blocks} blocks')
-        encoder = self.model.encoder.eval().to(memory_format=torch.channels_last)
-        self.features = {
-            name: cache_features(
-                trainer.cache, encoder, self.block, split.files, trainer.images, views,
-                trainer.config.bfloat16)
-            for name, split, views in (
-                ('train', trainer.train, self.stage.views), ('val', trainer.val, 1))}
-        self.model.decoder.dropout.p = self.stage.dropout
-        self.model.requires_grad_(False)
-        self.model.decoder.requires_grad_(True)
-        tuned = [p for steps, _ in encoder._steps[self.block:] for step in steps
-                 for p in step.parameters()]
-        groups = [{'params': list(self.model.decoder.parameters()),
-                   'rate': self.stage.learning_rate}]
-        if tuned:
-            groups.append({'params': tuned, 'rate': self.stage.encoder_rate})
-        for parameter in tuned:
-            parameter.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=0.0, weight_decay=self.stage.weight_decay)
-        self.average = {
-            name: parameter.detach().clone()
-            for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        self.epoch = self.batch = self.steps = 0
-        self.best = -1.0
-        self.totals = [0.0, 0.0, 0]  # loss, reward, batches of this epoch
-        self.seconds = 0.0  # of this epoch, before the last kill
-        if state:
-            self.optimizer.load_state_dict(state['optimizer'])
-            self.average = state['average']
-            self.epoch, self.batch, self.steps = state['epoch'], state['batch'], state['steps']
-            self.best, self.totals = state['best'], state['totals']
-            self.seconds = state['seconds']
-        self.batches = math.ceil(len(trainer.train.files) / self.stage.batch_pictures)
-        if self.stage.kind == 'self-critical':
-            self.scorer = CiderD(trainer.train.references(with_end=True))
-            self.references = trainer.train.references(with_end=True)
-
-    def run(self) -> None:
-        """Train to the last epoch; the best averaged weights are in the stage's checkpoint."""
-        while self.epoch < self.stage.epochs:
-            self._run_epoch()
-        if self.best < 0:  # no epochs: what came in goes out
-            self._save_checkpoint()
-        elif self.stage.pull_back and self.index:
-            pull_back(
-                self.trainer.stage_path(self.index), self.trainer.stage_path(self.index - 1),
-                self.stage.pull_back)
-
-    def _state(self) -> Dict[str, Any]:
-        return {
-            'stage': self.index, 'epoch': self.epoch, 'batch': self.batch, 'steps': self.steps,
-            'best': self.best, 'totals': self.totals,
-            'seconds': self.seconds + time.monotonic() - self.started,
-            'model': self.model.state_dict(), 'optimizer': self.optimizer.state_dict(),
-            'average': self.average}
-
-    def _random(self, *numbers: int) -> np.random.Generator:
-        return np.random.default_rng((self.trainer.config.seed, self.index, *numbers))
-
-    def _run_epoch(self) -> None:
-        trainer, stage = self.trainer, self.stage
-        order = self._random(self.epoch).permutation(len(trainer.train.files))
-        self.started = saved = time.monotonic()
-        with tqdm(
-                total=self.batches, initial=self.batch, leave=False,
-                desc=f'{stage.name} {self.epoch + 1}/{stage.epochs}', unit='batches') as bar:
-            while self.batch < self.batches:
-                first = self.batch * stage.batch_pictures
-                self._step(np.sort(order[first:first + stage.batch_pictures]))
-                self.batch += 1
-                bar.update()
-                if self.totals[2]:
-                    bar.set_postfix_str(
-                        f'loss {self.totals[0] / self.totals[2]:.3f}'
-                        + (f' reward {self.totals[1] / self.totals[2]:.3f}'
-                           if stage.kind == 'self-critical' else ''))
-                if time.monotonic() - saved > trainer.save_every_s:
-                    trainer.save_state(self._state())
-                    saved = time.monotonic()
-        self._end_epoch()
-
-    def _step(self, pictures: np.ndarray) -> None:
-        stage, config = self.stage, self.trainer.config
-        random = self._random(self.epoch, self.batch)
-        torch.manual_seed(int(random.integers(2 ** 62)))
-        done = self.steps / max(1, self.batches * stage.epochs)
-        factor = min(1.0, (done + 1e-3) / max(stage.warm_up, 1e-3))
-        factor *= stage.final_rate + (1 - stage.final_rate) * (1 + math.cos(math.pi * done)) / 2
-        for group in self.optimizer.param_groups:
-            group['lr'] = group['rate'] * factor
-        self.model.decoder.train()
-        views = random.integers(stage.views, size=len(pictures))
-        with torch.autocast(self.trainer.device, torch.bfloat16, enabled=config.bfloat16):
-            cells = self._cells(self.features['train'][views, pictures])
-            cells = functional.dropout(cells, stage.feature_dropout)
-            if stage.kind == 'self-critical':
-                loss, reward = self._self_critical_loss(cells, pictures, views)
-            else:
-                loss, reward = self._likelihood_loss(cells, pictures, views, random), 0.0
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(
-            [p for group in self.optimizer.param_groups for p in group['params']], CLIP_NORM)
-        self.optimizer.step()
-        self.steps += 1
-        decay = min(stage.average, (1 + self.steps) / (10 + self.steps))
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in self.average:
-                    self.average[name].lerp_(parameter, 1 - decay)
-        self.totals = [
-            self.totals[0] + loss.item(), self.totals[1] + reward, self.totals[2] + 1]
-
-    def _cells(self, features: np.ndarray) -> torch.Tensor:
-        """Return the cells (N, L, C) of cached features, through the blocks that are trained."""
-        x = torch.from_numpy(np.array(features)).to(self.trainer.device).float()
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = run_blocks(self.model.encoder, x, self.block, len(self.model.encoder.blocks))
-        return x.flatten(2).transpose(1, 2)
-
-    def _pad(self, captions: List[List[List[int]]]) -> np.ndarray:
-        """Return (N, K, T) indices, filled up with <pad>."""
-        length = max(len(caption) for group in captions for caption in group)
-        pad = self.trainer.vocabulary.word_map[PAD]
-        return np.array([
-            [caption + [pad] * (length - len(caption)) for caption in group]
-            for group in captions])
-
-    def _likelihood_loss(self, cells, pictures, views, random) -> torch.Tensor:
-        k = self.trainer.config.captions_per_picture
-        drawn = []
-        for picture in pictures:
-            captions = self.trainer.train.captions[picture]
-            picks = random.permutation(len(captions))
-            drawn.append([captions[picks[i % len(captions)]] for i in range(k)])
-        captions = self._pad(drawn)
-        mirrored = views % 2 == 1
-        captions[mirrored] = self.trainer.mirrored[captions[mirrored]]
-        logits, targets = teacher_forcing(
-            self.model.decoder, cells, torch.from_numpy(captions).to(cells.device),
-            self.trainer.ignored)
-        return functional.cross_entropy(
-            logits.float(), targets, label_smoothing=self.stage.label_smoothing)
-
-    def _self_critical_loss(self, cells, pictures, views) -> Tuple[torch.Tensor, float]:
-        """
-        Return the loss of REINFORCE and the mean reward.
-
-        Rennie et al. 2017, with the mean of a picture's other samples as the baseline (Luo 2020).
-        """
-        stage, vocabulary = self.stage, self.trainer.vocabulary
-        words, log_probabilities = decode(
-            self.model.decoder, cells, stage.samples, vocabulary.start, vocabulary.end,
-            self.trainer.forbidden, self.trainer.config.max_words)
-        rewards = np.empty(words.shape[:2])
-        for n, group in enumerate(words.cpu().numpy()):
-            if views[n] % 2:
-                group = self.trainer.mirrored[group]
-            for k, row in enumerate(group):
-                caption = cut(row.tolist(), vocabulary.end, with_end=True)
-                rewards[n, k] = self.scorer.score(pictures[n], caption)
-                references = self.references[pictures[n]]
-                if stage.bleu_weight:
-                    rewards[n, k] += stage.bleu_weight * sentence_bleu4(caption, references)
-                if stage.meteor_weight:
-                    rewards[n, k] += stage.meteor_weight * sentence_meteor(caption, references)
-        others = (rewards.sum(1, keepdims=True) - rewards) / (stage.samples - 1)
-        advantage = torch.from_numpy(rewards - others).float().to(cells.device)
-        real = log_probabilities != 0
-        loss = -(advantage.unsqueeze(2) * log_probabilities).sum() / real.sum()
-        return loss, float(rewards.mean())
-
-    def _end_epoch(self) -> None:
-        self.seconds += time.monotonic() - self.started
-        weights = {
-            name: parameter.detach().clone()
-            for name, parameter in self.model.named_parameters() if name in self.average}
-        self._load(self.average)
-        figures = self._validate()
-        if figures['val_cider'] > self.best:
-            self.best = figures['val_cider']
-            self._save_checkpoint()
-        self._load(weights)
-        loss, reward, batches = self.totals
-        row = {
-            'stage': self.stage.name, 'epoch': self.epoch + 1, 'steps': self.steps,
-            'learning_rate': self.optimizer.param_groups[0]['lr'], 'seconds': self.seconds,
-            **figures}
-        if self.stage.kind == 'self-critical':
-            row['reward'] = 100 * reward / batches
-        else:
-            row['train_loss'] = loss / batches
-        path = os.path.join(self.trainer.out, 'log.csv')
-        journal.append_row(path, row)
-        journal.plot_journal(path, os.path.join(self.trainer.out, 'curves.png'))
-        tqdm.write(f'{self.stage.name} {self.epoch + 1}/{self.stage.epochs}: ' + ', '.join(
-            f'{name} {value:.4g}' for name, value in row.items() if isinstance(value, float)))
-        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
-        self.totals = [0.0, 0.0, 0]
-        self.started = time.monotonic()
-        self.trainer.save_state(self._state())
-
-    def _load(self, parameters: Dict[str, torch.Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if name in parameters:
-                    parameter.copy_(parameters[name])
-
-    def _save_checkpoint(self) -> None:
-        save_atomically(
-            checkpoint_contents(self.model, self.trainer.vocabulary),
-            self.trainer.stage_path(self.index))
-
-    def _validate(self) -> Dict[str, float]:
-        """Return cross-entropy, CIDEr-D and BLEU-4 (x 100, greedy, own tokens) of validation."""
-        trainer, vocabulary = self.trainer, self.trainer.vocabulary
-        self.model.decoder.eval()
-        loss, words, hypotheses = 0.0, 0, []
-        count = len(trainer.val.files)
-        with torch.no_grad(), torch.autocast(
-                trainer.device, torch.bfloat16, enabled=trainer.config.bfloat16):
-            for first in range(0, count, VALIDATION_BATCH):
-                part = slice(first, first + VALIDATION_BATCH)
-                cells = self._cells(self.features['val'][0, part])
-                group = trainer.val.captions[part]
-                k = max(map(len, group))
-                captions = self._pad([c + [[]] * (k - len(c)) for c in group])
-                logits, targets = teacher_forcing(
-                    self.model.decoder, cells, torch.from_numpy(captions).to(cells.device),
-                    trainer.ignored)
-                loss += functional.cross_entropy(
-                    logits.float(), targets, reduction='sum').item()
-                words += len(targets)
-                drawn, _ = decode(
-                    self.model.decoder, cells, 1, vocabulary.start, vocabulary.end,
-                    trainer.forbidden, trainer.config.max_words, greedy=True)
-                hypotheses += [cut(row, vocabulary.end) for row in drawn[:, 0].tolist()]
-        scores = [trainer.val_scorer.score(i, words) for i, words in enumerate(hypotheses)]
-        return {
-            'val_loss': loss / max(1, words), 'val_cider': 100 * float(np.mean(scores)),
-            'val_bleu4': 100 * corpus_bleu4(
-                hypotheses, trainer.val.references(with_end=False))}
-
-
-def cut(words: List[int], end: int, with_end: bool = False) -> List[int]:
-    """Return a caption up to its first <end>."""
-    if end not in words:
-        return words
-    return words[:words.index(end) + with_end]
 
 
 def prepare_vocabulary(
