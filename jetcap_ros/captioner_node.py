@@ -28,7 +28,7 @@ import numpy as np
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.time import Time
 from sensor_msgs.msg import Image
@@ -41,6 +41,7 @@ from .cameras import Camera, camera_names, Frame, SILENT_S
 from .captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .diagnostics import diagnostic_array, Rates
 from .drawing import draw_caption
+from .executor import NodeExecutor
 from .image_decoding import decode_compressed, decode_image
 from .managed_node import ManagedNode, transition
 from .parameters import declare_parameters, on_set_parameters, ParameterError
@@ -346,14 +347,14 @@ def main(args: Optional[List[str]] = None) -> int:
     try:
         rclpy.init(args=args)
         node = CaptionerNode()
-        executor = MultiThreadedExecutor(num_threads=4)
+        executor = NodeExecutor()
         executor.add_node(node)
         while rclpy.ok():
             try:
                 executor.spin()
             except (KeyboardInterrupt, ExternalShutdownException):
                 break
-            except Exception:  # of a callback: it costs the callback, not the robot's captioner
+            except Exception:  # of what was taken apart while the executor waited for it
                 if not rclpy.ok():  # the signal came between two waits
                     break
                 node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)

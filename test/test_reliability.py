@@ -252,15 +252,18 @@ def test_cycles_and_frames_leave_nothing_behind(photograph):
         def held():
             return process.num_threads(), process.num_fds()
 
-        # What threads and the middleware keep for good is there after some cycles. Memory comes
-        # and goes by some MB; `jetcap benchmark endurance` looks at it for long enough.
-        for _ in range(5):
+        def memory():
+            return process_memory(node.process.pid).anonymous_mb
+
+        # What threads and the middleware keep for good is there after some cycles.
+        for _ in range(15):
             cycle(2)
-        threads, files = held()
-        for _ in range(10):
+        (threads, files), before = held(), memory()
+        for _ in range(15):
             cycle(2)
-        cycle(100)
+        cycle(200)
         assert held()[0] <= threads and held()[1] <= files
+        assert memory() - before < 5
         assert not process.children()
 
 
