@@ -83,7 +83,7 @@ class CaptionerNode(ManagedNode):
     def on_configure(self, state) -> TransitionCallbackReturn:
         """Load the model and create the outputs, or leave nothing behind."""
         self.failure = ''
-        self._release()
+        self.release()
         try:
             topics = self.get_parameter('image_topics').value
             names = camera_names(
@@ -99,7 +99,7 @@ class CaptionerNode(ManagedNode):
                     self, topic, name, '~' if single else f'~/{name}', self._notify))
             self._create_services()
         except Exception as error:
-            self._release()
+            self.release()
             self.failure = f'configure failed: {error}'
             self.get_logger().error(
                 self.failure if isinstance(error, (CaptionerError, ValueError))
@@ -133,19 +133,19 @@ class CaptionerNode(ManagedNode):
     @transition
     def on_cleanup(self, state) -> TransitionCallbackReturn:
         """Give the model's memory back."""
-        self._release()
+        self.release()
         return TransitionCallbackReturn.SUCCESS
 
     @transition
     def on_shutdown(self, state) -> TransitionCallbackReturn:
         """Release everything, from whatever state."""
-        self._release()
+        self.release()
         return TransitionCallbackReturn.SUCCESS
 
     @transition
     def on_error(self, state) -> TransitionCallbackReturn:
         """Return to unconfigured, from where configure can try again."""
-        self._release()
+        self.release()
         return TransitionCallbackReturn.SUCCESS
 
     def cancel_transition(self) -> None:
@@ -165,7 +165,7 @@ class CaptionerNode(ManagedNode):
         if bond is not None:
             bond.break_()
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """End what activate and configure began."""
         captioner, self.captioner = self.captioner, None
         if captioner is not None:
@@ -336,10 +336,6 @@ class CaptionerNode(ManagedNode):
             response.message = str(error)
         return response
 
-    def close(self) -> None:
-        """Release everything; when the process ends, whatever the state."""
-        self._release()
-
 
 def main(args: Optional[List[str]] = None) -> int:
     """Run the node until it is told to end."""
@@ -347,8 +343,7 @@ def main(args: Optional[List[str]] = None) -> int:
     try:
         rclpy.init(args=args)
         node = CaptionerNode()
-        executor = NodeExecutor()
-        executor.add_node(node)
+        executor = NodeExecutor(node)
         while rclpy.ok():
             try:
                 executor.spin()
@@ -369,7 +364,7 @@ def main(args: Optional[List[str]] = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
-            node.close()
+            node.release()
         if executor is not None:
             executor.shutdown(timeout_sec=1)
         if node is not None:

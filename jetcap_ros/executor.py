@@ -24,29 +24,41 @@ import traceback
 from typing import Optional
 
 from rclpy.executors import Executor, ShutdownException, TimeoutException
+from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.task import Task
 
 
 class NodeExecutor(Executor):
-    """Keeps receiving while a service, a transition say, takes its time."""
+    """Keeps receiving while a service of its node, a transition say, takes its time."""
+
+    def __init__(self, node: Node) -> None:
+        self._logger = node.get_logger()
+        super().__init__(context=node.context)
+        self.add_node(node)
 
     def spin_once(self, timeout_sec: Optional[float] = None) -> None:
         """Wait for a callback and run it; what it raises is logged."""
         try:
-            task, entity, node = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
+            task, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
         except (ShutdownException, TimeoutException):
             return
         if isinstance(entity, Service):
             threading.Thread(
-                target=_run, args=(task, node), name=entity.srv_name, daemon=True).start()
-        else:
-            _run(task, node)
+                target=self._serve, args=(task,), name=entity.srv_name, daemon=True).start()
+            return
+        failure = _run(task)
+        if failure:  # a camera's, maybe, thirty times a second
+            self._logger.error(failure, throttle_duration_sec=1.0)
+
+    def _serve(self, task: Task) -> None:
+        failure = _run(task)
+        if failure:
+            self._logger.error(failure)
 
 
-def _run(task: Task, node) -> None:
+def _run(task: Task) -> str:
+    """Run a callback; return the traceback of what it raised, which must not end the node."""
     task()
     error = task.exception()
-    if error is not None:  # it costs the callback, not the robot's captioner
-        node.get_logger().error(
-            ''.join(traceback.format_exception(error)), throttle_duration_sec=1.0)
+    return ''.join(traceback.format_exception(error)) if error else ''
