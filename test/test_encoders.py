@@ -15,12 +15,14 @@
 """Test the encoders against torchvision's, in torch and in OpenCV, and what they are given."""
 
 import copy
+import tempfile
 
 import cv2
 from jetcap_ros.models.architectures import (
     describe_encoder, ENCODERS, norm_epsilon, parameter_shapes, recognize_encoder)
 from jetcap_ros.models.encoder import MobileNetEncoder
 from jetcap_ros.models.onnx_graph import encoder_graph
+from jetcap_ros.models.quantization import Weight
 from jetcap_ros.models.simple import load_graph
 from jetcap_ros.preprocessing import MEAN, normalize, squash, STD
 from model_files import features, picture
@@ -95,7 +97,8 @@ def test_folded_and_in_opencv_equal_to_torchvision(network):
         torch.testing.assert_close(
             exact, copy.deepcopy(reference).double()(image.double()), rtol=0, atol=1e-9)
 
-    net = load_graph(encoder_graph(blocks, lambda name: parameters[name].float().numpy(), 224))
+    net = load_graph(encoder_graph(
+        blocks, lambda name: Weight(parameters[name].float().numpy()), 224))
     net.setInput(image.numpy())
     # Random networks amplify what float32 rounds; 1e-4 of the largest feature.
     np.testing.assert_allclose(
@@ -189,5 +192,8 @@ def test_what_is_not_a_picture_is_refused(image):
 
 
 def test_a_graph_that_opencv_cannot_build_is_said_so():
-    with pytest.raises(RuntimeError, match=f'OpenCV {cv2.__version__}'):
-        load_graph(b'\x08\x07no graph')
+    with tempfile.TemporaryFile() as file:
+        file.write(b'\x08\x07no graph')
+        file.flush()
+        with pytest.raises(RuntimeError, match=f'OpenCV {cv2.__version__}'):
+            load_graph(file)

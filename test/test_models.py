@@ -26,7 +26,7 @@ from jetcap_ros.models.encoder import MobileNetEncoder
 from jetcap_ros.models.mobilenet import MobileNetCaptioningModel
 from jetcap_ros.models.packed import pack
 from jetcap_ros.models.quantization import apply_dynamic_quantization, quantize_rows, Weight
-from jetcap_ros.models.simple import opencv_product, SimpleCaptioningModel
+from jetcap_ros.models.simple import compact_product, opencv_product, SimpleCaptioningModel
 from jetcap_ros.models.torch_products import has_int8_engine, int8_product
 from model_files import checkpoint, features, picture, plain_tokens
 import numpy as np
@@ -178,15 +178,20 @@ def test_scores_follow_the_calibration(small, tmp_path):
     assert plain.score == pytest.approx(np.exp(plain.log_probability))
 
 
-@pytest.mark.parametrize('n, m', [(301, 358), (1, 7), (5, 1), (37, 4), (64, 2)])
-def test_opencv_products_of_changing_numbers_of_rows(n, m):
+@pytest.mark.parametrize('make', [opencv_product, compact_product])
+@pytest.mark.parametrize('quantized', [False, True])
+@pytest.mark.parametrize('n, m', [(301, 358), (1, 7), (5, 1), (37, 4), (64, 2), (1, 1)])
+def test_opencv_products_of_changing_numbers_of_rows(make, quantized, n, m):
     rng = np.random.default_rng(0)
-    weight, bias = rng.normal(size=(n, m)), rng.normal(size=n)
-    product = opencv_product(Weight(weight.astype(np.float32)), bias.astype(np.float32))
+    weight = Weight(rng.normal(size=(n, m)).astype(np.float32))
+    if quantized:
+        weight = quantize_rows(weight.values)
+    bias = rng.normal(size=n).astype(np.float32)
+    product = make(weight, bias)
     results = []
     for rows in (1, 3, 3, 1, 49, 2, 20, 1):
-        x = rng.normal(size=(rows, m))
-        results.append((product(x.astype(np.float32)), x @ weight.T + bias))
+        x = rng.normal(size=(rows, m)).astype(np.float32)
+        results.append((product(x), x @ weight.dequantized().T + bias))
     for found, expected in results:  # none was written over by a later one
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 

@@ -16,7 +16,8 @@
 Compare ways to compute what captioning consists of: `python -m jetcap_ros.benchmark.kernels`.
 
 The product of a word (all weights that meet the decoder's state, 5792 x 512, for a vocabulary of
-4000), for one row and for the three of a beam search, and the MobileNetV3-Small encoder.
+4000), for one row and for the three of a beam search; that of an image (all weights that meet its
+49 cells); and the MobileNetV3-Small encoder.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from .decoding import timed
 from .report import Table
 
 ROWS, COLUMNS = 5792, 512
+IMAGE_ROWS, IMAGE_COLUMNS, CELLS = 1792, 576, 49
 
 
 def products() -> Table:
@@ -58,6 +60,40 @@ def products() -> Table:
             [name, *(timed(lambda: way(x), 200)['p50'] * 1e3 for x in (one, three))]
             for name, way in ways]
     return Table(f'Product of a word, {ROWS} x {COLUMNS} (us)', ['way', '1 row', '3 rows'], rows)
+
+
+def image_products() -> Table:
+    """Return us of the product, and the MB that a way to compute it holds."""
+    import numpy as np
+
+    from ..memory_utils import pre_cleanup, process_memory
+    from ..models.quantization import quantize_rows, Weight
+    from ..models.simple import compact_product, opencv_product
+    from ..models.torch_products import int8_product
+    generator = np.random.default_rng(0)
+    weight = quantize_rows(
+        generator.standard_normal((IMAGE_ROWS, IMAGE_COLUMNS)).astype(np.float32))
+    bias = np.zeros(IMAGE_ROWS, np.float32)
+    cells = generator.standard_normal((CELLS, IMAGE_COLUMNS)).astype(np.float32)
+
+    def numpy_product(weight: Weight, bias: np.ndarray) -> Callable:
+        values = weight.dequantized()
+        return lambda x: x @ values.T + bias
+
+    rows = []
+    for name, make in (
+            ('NumPy', numpy_product), ("OpenCV's DNN module", opencv_product),
+            ('the same, of int8 made float32 in blocks (simple model)', compact_product),
+            ('torch, int8, input in two parts (full model)', int8_product)):
+        pre_cleanup()
+        before = process_memory().anonymous_mb
+        product = make(Weight(weight.values.copy(), weight.scale), bias)
+        time = timed(lambda: product(cells), 100)['p50'] * 1e3
+        pre_cleanup()
+        rows.append([name, time, process_memory().anonymous_mb - before])
+    return Table(
+        f'Product of an image, {IMAGE_ROWS} x {IMAGE_COLUMNS}, {CELLS} cells',
+        ['way', 'us', 'MB'], rows)
 
 
 def encoders(threads: int) -> Table:
@@ -102,17 +138,18 @@ def _opencv_encoder(cv2, threads: int) -> Callable:
 
     from ..models.architectures import describe_encoder, parameter_shapes
     from ..models.onnx_graph import encoder_graph
+    from ..models.quantization import Weight
     from ..models.simple import load_graph
     cv2.setNumThreads(threads)
     blocks = describe_encoder('mobilenet_v3_small')
     shapes = parameter_shapes(blocks)
     generator = np.random.default_rng(0)
 
-    def read(name: str):
+    def read(name: str) -> Weight:
         if name in shapes:
-            return (generator.standard_normal(shapes[name]) * 0.1).astype(np.float32)
+            return Weight((generator.standard_normal(shapes[name]) * 0.1).astype(np.float32))
         weight = shapes[name.rsplit('.', 1)[0] + '.weight']  # the bias that folding gives
-        return np.zeros(weight[0], np.float32)
+        return Weight(np.zeros(weight[0], np.float32))
 
     network = load_graph(encoder_graph(blocks, read, 224))
     image = generator.standard_normal((1, 3, 224, 224)).astype(np.float32)
@@ -134,6 +171,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     print(f'threads: {threads}\n')
     print(products().markdown())
+    print(image_products().markdown())
     print(encoders(threads).markdown())
 
 

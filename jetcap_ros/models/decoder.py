@@ -14,7 +14,7 @@
 
 """The decoder for inference, the same for all models; only the products differ."""
 
-from typing import Callable, Dict, NamedTuple
+from typing import Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from .quantization import concatenate, Weight
 
 # A product: gives (rows, N) for (rows, M) float32.
 Product = Callable[[np.ndarray], np.ndarray]
+MakeProduct = Callable[[Weight, np.ndarray], Product]
 CACHED_WORDS = 512
 
 
@@ -45,11 +46,14 @@ class Decoder:
     :param read: gives the parameter of a name, as the plain decoder calls it; each is asked for
         once, so no more than one need be in memory besides those already placed.
     :param product: makes the product x @ weight.T + bias from a Weight and its bias.
+    :param image_product: the same, for those of which there is one an image.
     """
 
     def __init__(
             self, read: Callable[[str], Weight], embed_dim: int, decoder_dim: int,
-            attention_dim: int, product: Callable[[Weight, np.ndarray], Product]) -> None:
+            attention_dim: int, product: MakeProduct,
+            image_product: Optional[MakeProduct] = None) -> None:
+        image_product = image_product or product
         self._h = decoder_dim
         self._a = attention_dim
         inputs = read('decode_step.weight_ih')
@@ -58,7 +62,7 @@ class Decoder:
         self._word_bias = read('decode_step.bias_ih').values
         self._embedding = read('embedding.weight')
         self._words: Dict[int, np.ndarray] = {}
-        self._from_cells = product(
+        self._from_cells = image_product(
             concatenate([read('encoder_att.weight'), inputs.columns(embed_dim, None)]),
             np.concatenate([read('encoder_att.bias').values,
                             np.zeros(3 * decoder_dim, np.float32)]))
@@ -68,7 +72,7 @@ class Decoder:
                          read('fc.weight')]),
             np.concatenate([read('decoder_att.bias').values, read('decode_step.bias_hh').values,
                             read('fc.bias').values]))
-        self._first_state = product(read('init_h.weight'), read('init_h.bias').values)
+        self._first_state = image_product(read('init_h.weight'), read('init_h.bias').values)
         # Its bias moves all scores alike, and softmax does not see it.
         self._full_att = read('full_att.weight').dequantized()[0].copy()
 

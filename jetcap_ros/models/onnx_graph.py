@@ -21,15 +21,18 @@ library is required on the robot. Field numbers: onnx.proto, operator set 9, whi
 from 4.5 on.
 """
 
+import os
 import struct
-from typing import Callable, Dict, List, Sequence
+from typing import BinaryIO, Callable, Dict, List, Sequence
 
 import numpy as np
 
 from .architectures import Block, SqueezeExcitation
+from .quantization import Weight
 
 OPERATOR_SET = 9
 FLOAT, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 1, 2, 7
+ROWS = 128  # of a weight that are in float32 at a time while it is written
 
 
 def _varint(value: int) -> bytes:
@@ -45,9 +48,13 @@ def _number(field: int, value: int) -> bytes:
     return _varint(field << 3) + _varint(value)
 
 
+def _begin(field: int, size: int) -> bytes:
+    return _varint(field << 3 | 2) + _varint(size)
+
+
 def _bytes(field: int, value) -> bytes:
     value = value.encode() if isinstance(value, str) else value
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
+    return _begin(field, len(value)) + value
 
 
 def _attribute(name: str, value) -> bytes:
@@ -67,37 +74,57 @@ def _value_info(name: str, shape: Sequence[int]) -> bytes:
 
 
 class _Graph:
-    """Collects the nodes and weights of a graph with one value flowing through it."""
+    """
+    Writes a graph with one value flowing through it.
+
+    The format's readers merge the parts of a message that comes in parts, so each node and weight
+    is written as a part of its own, as soon as it is known. The file is one in memory: OpenCV
+    makes a copy less of a file than of bytes.
+    """
 
     def __init__(self) -> None:
-        self.nodes: List[bytes] = []
-        self.weights: List[bytes] = []
-        self.shared: Dict[float, str] = {}
+        self.file = os.fdopen(os.memfd_create('graph'), 'wb')
+        self.file.write(_number(1, 7) + _bytes(8, _bytes(1, '') + _number(2, OPERATOR_SET)))
+        self._add(_bytes(2, 'graph'))
+        self._nodes = 0
+        self._shared: Dict[float, str] = {}
+
+    def _add(self, field: bytes) -> None:
+        self.file.write(_bytes(7, field))
 
     def node(self, operator: str, inputs: Sequence[str], **attributes) -> str:
-        output = f'{operator}_{len(self.nodes)}'
-        self.nodes.append(_bytes(
+        output = f'{operator}_{self._nodes}'
+        self._nodes += 1
+        self._add(_bytes(
             1, b''.join(_bytes(1, name) for name in inputs) + _bytes(2, output)
             + _bytes(3, output) + _bytes(4, operator)
             + b''.join(_attribute(name, value) for name, value in attributes.items())))
         return output
 
-    def weight(self, name: str, values: np.ndarray) -> str:
-        self.weights.append(_bytes(
-            5, b''.join(_number(1, size) for size in values.shape) + _number(2, FLOAT)
-            + _bytes(8, name) + _bytes(9, np.ascontiguousarray(values, '<f4').tobytes())))
+    def weight(self, name: str, weight: Weight) -> str:
+        shape = weight.values.shape
+        tensor = (b''.join(_number(1, size) for size in shape) + _number(2, FLOAT)
+                  + _bytes(8, name) + _begin(9, 4 * weight.values.size))
+        size = len(tensor) + 4 * weight.values.size
+        tensor = _begin(5, size) + tensor
+        self.file.write(_begin(7, len(_begin(5, size)) + size) + tensor)
+        for start in range(0, len(weight.values), ROWS):
+            values = weight.rows(slice(start, start + ROWS)).dequantized()
+            self.file.write(np.ascontiguousarray(values, '<f4'))
         return name
 
     def constant(self, value: float) -> str:
-        if value not in self.shared:
-            self.shared[value] = self.weight(f'constant_{value}', np.array([value]))
-        return self.shared[value]
+        if value not in self._shared:
+            self._shared[value] = self.weight(
+                f'constant_{value}', Weight(np.array([value], np.float32)))
+        return self._shared[value]
 
-    def model(self, source: str, shape: Sequence[int], output: str) -> bytes:
-        body = b''.join(self.nodes) + _bytes(2, 'graph') + b''.join(self.weights)
-        body += _bytes(11, _value_info(source, shape)) + _bytes(12, _value_info(output, ()))
-        operators = _bytes(8, _bytes(1, '') + _number(2, OPERATOR_SET))
-        return _number(1, 7) + operators + _bytes(7, body)
+    def model(self, inputs: Dict[str, Sequence[int]], output: str) -> BinaryIO:
+        for name, shape in inputs.items():
+            self._add(_bytes(11, _value_info(name, shape)))
+        self._add(_bytes(12, _value_info(output, ())))
+        self.file.flush()
+        return self.file
 
     def activation(self, kind: str, x: str) -> str:
         if kind == 'relu':
@@ -111,12 +138,12 @@ class _Graph:
         return x
 
 
-def encoder_graph(blocks: List[Block], read: Callable[[str], np.ndarray], size: int) -> bytes:
+def encoder_graph(blocks: List[Block], read: Callable[[str], Weight], size: int) -> BinaryIO:
     """
-    Return a serialized ONNX model, from 'image' (1, 3, size, size) to 'features' (1, C, h, w).
+    Return the file of an ONNX model, from 'image' (1, 3, size, size) to 'features' (1, C, h, w).
 
     :param blocks: the encoder, as `describe_encoder` gives it.
-    :param read: gives the float32 parameter of a name, batch normalization folded in.
+    :param read: gives the parameter of a name, batch normalization folded in.
     """
     graph = _Graph()
     x = 'image'
@@ -138,20 +165,29 @@ def encoder_graph(blocks: List[Block], read: Callable[[str], np.ndarray], size: 
                 layer.in_channels if layer.depthwise else 1)
             y = graph.activation(layer.activation, y)
         x = graph.node('Add', [x, y]) if block.residual else y
-    return graph.model('image', (1, 3, size, size), x)
+    return graph.model({'image': (1, 3, size, size)}, x)
 
 
-def linear_graph(weight: np.ndarray, bias: np.ndarray) -> bytes:
-    """Return a serialized ONNX model of x @ weight.T + bias, for any number of rows."""
+def linear_graph(weight: Weight, bias: np.ndarray) -> BinaryIO:
+    """Return the file of an ONNX model of x @ weight.T + bias, for any number of rows."""
     graph = _Graph()
-    inputs = ['x', graph.weight('weight', weight), graph.weight('bias', bias)]
-    return graph.model('x', (1, weight.shape[1]), graph.node(
+    inputs = ['x', graph.weight('weight', weight), graph.weight('bias', Weight(bias))]
+    return graph.model({'x': (1, weight.values.shape[1])}, graph.node(
         'Gemm', inputs, alpha=1.0, beta=1.0, transA=0, transB=1))
+
+
+def product_graph(rows: int, inner: int) -> BinaryIO:
+    """Return the file of an ONNX model of a @ b for a (rows, inner) and any b (inner, columns)."""
+    graph = _Graph()
+    return graph.model({'a': (rows, inner), 'b': (inner, 1)}, graph.node('MatMul', ['a', 'b']))
 
 
 def _convolution(graph, name, x, read, kernel=1, stride=1, groups=1) -> str:
     weight = graph.weight(name + '.weight', read(name + '.weight'))
     bias = graph.weight(name + '.bias', read(name + '.bias'))
+    # OpenCV 5 keeps a second copy of the weights where it is told of a stride of 1, which is
+    # no faster; it is the default.
+    strides = {'strides': [stride] * 2} if stride > 1 else {}
     return graph.node(
-        'Conv', [x, weight, bias], dilations=[1, 1], group=groups, kernel_shape=[kernel] * 2,
-        pads=[kernel // 2] * 4, strides=[stride] * 2)
+        'Conv', [x, weight, bias], group=groups, kernel_shape=[kernel] * 2,
+        pads=[kernel // 2] * 4, **strides)

@@ -19,14 +19,17 @@ The same weights, vocabulary and search as the full model, in a fraction of its 
 deep learning framework is loaded.
 """
 
+from typing import BinaryIO
+
 import cv2
 import numpy as np
 
 from .checkpoint import Checkpoint, CheckpointError, WeightReader
 from .decoder import Decoder, Product
 from .generation import CaptioningModel
-from .onnx_graph import encoder_graph, linear_graph
+from .onnx_graph import encoder_graph, linear_graph, product_graph, ROWS
 from .quantization import Weight
+from ..memory_utils import pre_cleanup
 from ..preprocessing import SIZE
 
 
@@ -37,7 +40,7 @@ def opencv_product(weight: Weight, bias: np.ndarray) -> Product:
     Three rows cost it as much as one, which NumPy's does not offer, and it shares the encoder's
     threads.
     """
-    net = load_graph(linear_graph(weight.dequantized(), bias))
+    net = load_graph(linear_graph(weight, bias))
 
     def product(x: np.ndarray) -> np.ndarray:
         net.setInput(np.ascontiguousarray(x))
@@ -45,12 +48,42 @@ def opencv_product(weight: Weight, bias: np.ndarray) -> Product:
     return product
 
 
-def load_graph(graph: bytes):
-    """Return an OpenCV network; RuntimeError if this OpenCV cannot build it."""
+def compact_product(weight: Weight, bias: np.ndarray) -> Product:
+    """
+    Return a product that keeps the weight as it is stored, for what is needed once an image.
+
+    OpenCV would hold the weight twice, as it is and as its kernels want it, in float32. Here
+    int8 values become float32 a few rows at a time.
+    """
+    count, inner = weight.values.shape
+    rows = min(ROWS, count)
+    block = np.empty((rows, inner), np.float32)
+    net = load_graph(product_graph(rows, inner))
+
+    def product(x: np.ndarray) -> np.ndarray:
+        net.setInput(np.ascontiguousarray(x.T), 'b')
+        result = np.empty((count, len(x)), np.float32)
+        for start in range(0, count, rows):
+            start = min(start, count - rows)  # all blocks of one shape
+            np.copyto(block, weight.values[start:start + rows])
+            net.setInput(block, 'a')
+            result[start:start + rows] = net.forward()
+        if weight.scale is not None:
+            result *= weight.scale[:, None]
+        result += bias[:, None]
+        return result.T
+    return product
+
+
+def load_graph(graph: BinaryIO):
+    """Return the OpenCV network of a file, which is closed; RuntimeError if it cannot be built."""
     try:
-        return cv2.dnn.readNetFromONNX(np.frombuffer(graph, np.uint8))
+        with graph:
+            return cv2.dnn.readNetFromONNX(f'/proc/self/fd/{graph.fileno()}')
     except cv2.error as error:
         raise RuntimeError(f'OpenCV {cv2.__version__} cannot build the model: {error}') from error
+    finally:
+        pre_cleanup()  # what reading took is several times what stays
 
 
 class SimpleCaptioningModel(CaptioningModel):
@@ -71,13 +104,13 @@ class SimpleCaptioningModel(CaptioningModel):
         super().__init__(checkpoint.vocabulary, checkpoint.score_calibration, checkpoint.search)
         with WeightReader(checkpoint) as reader:
             self._encoder = load_graph(encoder_graph(
-                checkpoint.blocks, lambda name: reader.array(f'encoder.{name}'), SIZE))
+                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE))
             self.decoder = Decoder(
                 lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
-                checkpoint.decoder_dim, checkpoint.attention_dim, opencv_product)
+                checkpoint.decoder_dim, checkpoint.attention_dim, opencv_product, compact_product)
 
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""
         self._encoder.setInput(np.asarray(image, np.float32))
         features = self._encoder.forward()[0]
-        return np.ascontiguousarray(features.reshape(len(features), -1).T)
+        return features.reshape(len(features), -1).T
