@@ -27,6 +27,7 @@ import time
 from typing import Any, Callable, Optional
 import warnings
 
+from .file_pages import release_file_pages
 from .memory_utils import (
     available_memory_mb, check_available_memory, pre_cleanup, process_memory, safe_import_wrapper)
 
@@ -135,7 +136,8 @@ class LazyModel:
 
     def _warm_up(self, model):
         import numpy as np
-        return model.caption(np.full((224, 224, 3), 128, np.uint8))
+        model.caption(np.full((224, 224, 3), 128, np.uint8))
+        release_file_pages()
 
     def _load_simple(self):
         self.checkpoint = self._run('metadata', self._read_metadata)
@@ -144,6 +146,7 @@ class LazyModel:
             import cv2
             cv2.setNumThreads(self._num_threads or -1)
             from .models.simple import SimpleCaptioningModel
+            release_file_pages()
             return SimpleCaptioningModel
 
         model_class = self._run('opencv', import_model)
@@ -178,6 +181,7 @@ class LazyModel:
             self._device = 'cuda' if torch.cuda.is_available() else 'cpu'
         if self._device == 'cuda' and not torch.cuda.is_available():
             raise RuntimeError('device is cuda, but this torch sees none: use cpu or auto')
+        release_file_pages()
         return torch
 
     def _build_instance(self):

@@ -1,0 +1,61 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Give back the pages of files that are mapped: code that ran once, while libraries loaded."""
+
+import ctypes
+import re
+
+MADV_DONTNEED = 4
+REGION = re.compile(r'([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)')
+
+
+def release_file_pages() -> None:
+    """
+    Give up the pages of mapped files that this process has not changed.
+
+    To import a framework reads hundreds of megabytes of its code, most of it once. What is used
+    again comes back from the page cache at the cost of a fault; the rest is no longer held, while
+    the kernel, under pressure, spares the code that a process has mapped longer than other pages.
+    Without smaps (CONFIG_PROC_PAGE_MONITOR) nothing is given up.
+    """
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    for start, end in _clean_regions():
+        madvise(start, end - start, MADV_DONTNEED)  # refused where pages are locked: they stay
+
+
+def _clean_regions():
+    """
+    Return where files are mapped read-only without any page of this process's own.
+
+    Such pages, relocated addresses above all, are in no file: they would be lost.
+    """
+    regions = []
+    try:
+        with open('/proc/self/smaps', encoding='utf-8', errors='replace') as smaps:
+            lines = list(smaps)
+    except OSError:
+        return regions
+    for line in lines:
+        found = REGION.match(line)
+        if found:
+            start, end, access, inode = found.groups()
+            clean = inode != '0' and 'w' not in access
+            if clean:
+                regions.append((int(start, 16), int(end, 16)))
+        elif clean and line.startswith(('Anonymous:', 'Swap:')) and line.split()[1] != '0':
+            regions.pop()
+            clean = False
+    return regions
