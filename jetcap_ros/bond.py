@@ -16,6 +16,9 @@
 
 import importlib
 
+# As Nav2's nodes do: a manager may be told to give up after a second.
+HEARTBEAT_PERIOD_S = 0.25
+
 
 class Bond:
     """
@@ -26,7 +29,6 @@ class Bond:
     """
 
     def __init__(self, node, mode: str) -> None:
-        self._node = node
         self._bond = None
         if mode == 'none':
             return
@@ -37,21 +39,34 @@ class Bond:
                 raise
             return
         self._bond = bondpy.Bond(node, 'bond', node.get_name())
+        self._bond.heartbeat_period = HEARTBEAT_PERIOD_S
         self._bond.start()
 
     def break_(self) -> None:
         """Say that the node is no longer active."""
         bond, self._bond = self._bond, None
-        if bond is None:
-            return
-        if self._node.context.ok():  # not after SIGTERM
-            bond.break_bond()
-        # Not bond.shutdown(): that destroys the subscription behind the node's back, and the
-        # executor stumbles over what is left of it for ever.
-        with bond.lock:
-            bond.is_shutdown = True
-            bond.condition.notify_all()
-        for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
-            timer.cancel()
-        self._node.destroy_subscription(bond.sub)
-        self._node.destroy_publisher(bond.pub)
+        if bond is not None:
+            take_apart(bond)
+
+
+def take_apart(bond) -> None:
+    """
+    Break a bond of bondpy and give back what it has of its node.
+
+    Its own shutdown() destroys the subscription behind the node's back, and the executor
+    stumbles over what is left of it for ever.
+    """
+    from bond.msg import Constants
+    node = bond.node
+    if node.context.ok():  # not after SIGTERM
+        bond.break_bond()
+    with bond.lock:
+        bond.is_shutdown = True
+        bond.condition.notify_all()
+    for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
+        timer.cancel()
+    # Declared by a bond that hears nothing any more, which fails if an earlier one has done so.
+    if node.has_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM):
+        node.undeclare_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM)
+    node.destroy_subscription(bond.sub)
+    node.destroy_publisher(bond.pub)

@@ -24,11 +24,13 @@ form within half its timeout and whose break resets every node.
 import threading
 from typing import Any, Dict, List
 
+from jetcap_ros.bond import take_apart
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import rclpy
 from rclpy.context import Context
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 GOALS = {
@@ -84,10 +86,14 @@ class LifecycleManager:
     def __exit__(self, *exc_info) -> None:
         for name in list(self._bonds):
             self._drop_bond(name)
-        rclpy.shutdown(context=self._context)
+        rclpy.try_shutdown(context=self._context)
         self._thread.join()
         self._executor.shutdown()
         self.node.destroy_node()
+
+    def die(self) -> None:
+        """End as by a crash: the bonds fall silent, none is broken."""
+        rclpy.shutdown(context=self._context)
 
     def startup(self) -> bool:
         """Configure all nodes, then activate all."""
@@ -171,17 +177,8 @@ class LifecycleManager:
 
     def _drop_bond(self, name: str) -> None:
         bond = self._bonds.pop(name, None)
-        if bond is None:
-            return
-        bond.break_bond()
-        # Not bond.shutdown(), which destroys the subscription behind the node's back.
-        with bond.lock:
-            bond.is_shutdown = True
-            bond.condition.notify_all()
-        for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
-            timer.cancel()
-        self.node.destroy_subscription(bond.sub)
-        self.node.destroy_publisher(bond.pub)
+        if bond is not None:
+            take_apart(bond)
 
     def _call(self, client: Any, request: Any, timeout: float) -> Any:
         if not client.wait_for_service(self._service_timeout):
@@ -194,7 +191,10 @@ class LifecycleManager:
         return future.result()
 
     def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
+        while self._context.ok():
+            try:
+                self._executor.spin()
+            except InvalidHandle:  # of a bond that went while the executor gathered what it has
+                continue
+            except ExternalShutdownException:
+                return
