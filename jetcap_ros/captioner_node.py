@@ -42,6 +42,7 @@ from .captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .diagnostics import diagnostic_array, Rates
 from .drawing import draw_caption
 from .executor import NodeExecutor
+from .file_pages import release_file_pages
 from .image_decoding import decode_compressed, decode_image
 from .managed_node import ManagedNode, transition
 from .parameters import declare_parameters, on_set_parameters, ParameterError
@@ -344,6 +345,7 @@ def main(args: Optional[List[str]] = None) -> int:
         rclpy.init(args=args)
         node = CaptionerNode()
         executor = NodeExecutor(node)
+        release_file_pages()
         while rclpy.ok():
             try:
                 executor.spin()

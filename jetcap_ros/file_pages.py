@@ -43,19 +43,20 @@ def _clean_regions():
     Such pages, relocated addresses above all, are in no file: they would be lost.
     """
     regions = []
+    clean = False
     try:
         with open('/proc/self/smaps', encoding='utf-8', errors='replace') as smaps:
-            lines = list(smaps)
+            for line in smaps:
+                found = REGION.match(line)
+                if found:
+                    start, end, access, inode = found.groups()
+                    clean = inode != '0' and 'w' not in access
+                    if clean:
+                        regions.append((int(start, 16), int(end, 16)))
+                elif clean and line.startswith(('Anonymous:', 'Swap:')) \
+                        and line.split()[1] != '0':
+                    regions.pop()
+                    clean = False
     except OSError:
-        return regions
-    for line in lines:
-        found = REGION.match(line)
-        if found:
-            start, end, access, inode = found.groups()
-            clean = inode != '0' and 'w' not in access
-            if clean:
-                regions.append((int(start, 16), int(end, 16)))
-        elif clean and line.startswith(('Anonymous:', 'Swap:')) and line.split()[1] != '0':
-            regions.pop()
-            clean = False
+        return []
     return regions
