@@ -38,6 +38,7 @@ KINDS = {
     'v3_small seed 1': {'seed': 1}, 'v3_small seed 7': {'seed': 7},
     'v3_small pruned': {'pruned': True, 'seed': 3, 'decoder': 33, 'attention': 1},
     'v2': {'architecture': 'mobilenet_v2', 'seed': 4},
+    'v3_small, sizes of 1': {'decoder': 1, 'embed': 1, 'attention': 1, 'words': 9, 'seed': 8},
     'v3_large pruned': {'architecture': 'mobilenet_v3_large', 'pruned': True, 'seed': 5},
     'features in the names': {'prefix': 'encoder.features.', 'seed': 2},
     'half precision': {'half': True, 'seed': 6}}
@@ -205,20 +206,21 @@ def engine(request):
     torch.backends.quantized.engine = before
 
 
+@pytest.mark.parametrize('inner', [96, 2, 1])
 @pytest.mark.parametrize('scale', [1e-6, 1e-3, 1, 1e3])
-def test_int8_products_are_those_of_float_inputs(engine, scale):
+def test_int8_products_are_those_of_float_inputs(engine, scale, inner):
     rng = np.random.default_rng(1)
-    weight = quantize_rows(rng.normal(size=(200, 96)).astype(np.float32))
+    weight = quantize_rows(rng.normal(size=(200, inner)).astype(np.float32))
     bias = rng.normal(size=200).astype(np.float32)
     product = int8_product(weight, bias)
     for rows in (1, 3, 20):
-        x = (scale * rng.normal(size=(rows, 96))).astype(np.float32)
+        x = (scale * rng.normal(size=(rows, inner))).astype(np.float32)
         expected = x @ weight.dequantized().T + bias
         # 63 coarse steps, each of 126 fine ones, to either side.
         step = np.abs(x).max() / 63 / 126
         bound = step * np.abs(weight.dequantized()).sum(axis=1).max() + 1e-5 * scale + 1e-6
         assert np.abs(product(x) - expected).max() <= bound
-    assert np.allclose(product(np.zeros((2, 96), np.float32)), bias, atol=1e-6)
+    assert np.allclose(product(np.zeros((2, inner), np.float32)), bias, atol=1e-6)
 
 
 def test_rows_are_quantized_to_within_half_a_step():

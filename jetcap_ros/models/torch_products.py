@@ -37,12 +37,16 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
     the time, and captions are those of float32 inputs. The weights are handed to torch as they
     are stored: no float32 copy of them is made.
     """
+    inner = weight.values.shape[1]
+    columns = max(2, inner)  # the range of the input takes two, see below
+    padded = np.zeros((len(weight.values), columns), np.int8)
+    padded[:, :inner] = weight.values
     with warnings.catch_warnings():
         # Newer versions announce that these tensors will go one day; `has_int8_engine` finds
         # out when they have.
         warnings.simplefilter('ignore')
         values = torch._make_per_channel_quantized_tensor(
-            torch.from_numpy(np.ascontiguousarray(weight.values)),
+            torch.from_numpy(padded),
             torch.from_numpy(weight.scale.astype(np.float64)),
             torch.zeros(len(weight.scale), dtype=torch.long), 0)
     packed = torch.ops.quantized.linear_prepack(values, None)
@@ -51,8 +55,8 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
     def product(x: np.ndarray) -> np.ndarray:
         count = len(x)
         step = np.float32(max(float(x.max()), -float(x.min()), 1e-30) / LEVELS)
-        rows = np.zeros((2 * count + 1, x.shape[1]), np.float32)
-        coarse, fine = rows[:count], rows[count:-1]
+        rows = np.zeros((2 * count + 1, columns), np.float32)
+        coarse, fine = rows[:count, :inner], rows[count:-1, :inner]
         np.divide(x, step, out=fine)
         np.rint(fine, out=coarse)
         fine -= coarse
