@@ -29,16 +29,21 @@ import warnings
 
 from .file_pages import release_file_pages
 from .memory_utils import (
-    available_memory_mb, check_available_memory, pre_cleanup, process_memory, safe_import_wrapper)
+    available_memory_mb, check_available_memory, MB, pre_cleanup, process_memory,
+    safe_import_wrapper)
 
 SHIPPED_CHECKPOINT = str(
     Path(__file__).parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
 
-# What a stage takes, in MB, beyond the checkpoint's own size. Importing torch reads some 230 MB
-# of libraries too, but those pages are the file's: the kernel takes them back under pressure.
+# What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
+# those pages are the file's: the kernel takes them back under pressure.
 NEED_MB = {
     'quantization': 5, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
-    'weights': 40, 'cleanup': 0, 'warm_up': 40, 'opencv': 30}
+    'weights': 30, 'cleanup': 0, 'warm_up': 15, 'opencv': 10}
+# And for each MB of the checkpoint. The simple model reads graphs in float32, several times their
+# size while they are read, and has OpenCV arrange the weights when they are first used.
+NEED_PER_MB = {
+    'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5}}
 
 MODELS = ('mobilenet', 'simple')
 QUANTIZE = ('int8', 'none')
@@ -113,12 +118,15 @@ class LazyModel:
             self._model = self._load_simple() if self._name == 'simple' else self._load_mobilenet()
         return self._model
 
-    def _run(self, stage: str, work: Callable, need_mb: Optional[float] = None) -> Any:
+    def _run(self, stage: str, work: Callable) -> Any:
         """Do the work of a stage between its memory check and its report."""
         if self._on_begin:
             self._on_begin(stage)
         started = time.monotonic()
-        need = NEED_MB[stage] if need_mb is None else need_mb
+        need = NEED_MB[stage]
+        per_mb = NEED_PER_MB[self._name].get(stage)
+        if per_mb:
+            need += per_mb * os.path.getsize(self.checkpoint.path) / MB
         check_available_memory(need + self._reserve, f'stage {stage} ({need:.0f} MB and reserve)')
         result = work()
         if self._on_stage:
@@ -130,9 +138,6 @@ class LazyModel:
     def _read_metadata(self):
         from .models.checkpoint import read_checkpoint
         return read_checkpoint(self._checkpoint_path, self._sha256)
-
-    def _weights_mb(self) -> float:
-        return os.path.getsize(self.checkpoint.path) / 1e6
 
     def _warm_up(self, model):
         import numpy as np
@@ -150,9 +155,7 @@ class LazyModel:
             return SimpleCaptioningModel
 
         model_class = self._run('opencv', import_model)
-        # Dequantized, and for a moment the graph and OpenCV's copy of it.
-        model = self._run(
-            'weights', lambda: model_class(self.checkpoint), 6 * self._weights_mb())
+        model = self._run('weights', lambda: model_class(self.checkpoint))
         self._run('cleanup', pre_cleanup)
         self._run('warm_up', lambda: self._warm_up(model))
         return model
@@ -163,9 +166,7 @@ class LazyModel:
         torch = self._run('torch', self._import_torch)
         self._run('model_class', lambda: lazy_load_model_class(self._reserve))
         model = self._run('instance', self._build_instance)
-        self._run(
-            'weights', lambda: self._place_weights(model),
-            NEED_MB['weights'] + 2 * self._weights_mb())
+        self._run('weights', lambda: self._place_weights(model))
         self._run('cleanup', pre_cleanup)
         with torch.inference_mode():
             self._run('warm_up', lambda: self._warm_up(model))

@@ -56,6 +56,11 @@ class Decoder:
         image_product = image_product or product
         self._h = decoder_dim
         self._a = attention_dim
+        self._from_state = product(
+            concatenate([read('decoder_att.weight'), read('decode_step.weight_hh'),
+                         read('fc.weight')]),
+            np.concatenate([read('decoder_att.bias').values, read('decode_step.bias_hh').values,
+                            read('fc.bias').values]))
         inputs = read('decode_step.weight_ih')
         self._from_word = Weight(
             np.ascontiguousarray(inputs.values[:, :embed_dim]), inputs.scale)
@@ -67,11 +72,6 @@ class Decoder:
             np.concatenate([read('encoder_att.bias').values,
                             np.zeros(3 * decoder_dim, np.float32)]))
         del inputs
-        self._from_state = product(
-            concatenate([read('decoder_att.weight'), read('decode_step.weight_hh'),
-                         read('fc.weight')]),
-            np.concatenate([read('decoder_att.bias').values, read('decode_step.bias_hh').values,
-                            read('fc.bias').values]))
         self._first_state = image_product(read('init_h.weight'), read('init_h.bias').values)
         # Its bias moves all scores alike, and softmax does not see it.
         self._full_att = read('full_att.weight').dequantized()[0].copy()

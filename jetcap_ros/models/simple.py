@@ -32,6 +32,8 @@ from .quantization import Weight
 from ..memory_utils import pre_cleanup
 from ..preprocessing import SIZE
 
+MAX_ROWS = 8192  # of a graph's weight
+
 
 def opencv_product(weight: Weight, bias: np.ndarray) -> Product:
     """
@@ -40,11 +42,16 @@ def opencv_product(weight: Weight, bias: np.ndarray) -> Product:
     Three rows cost it as much as one, which NumPy's does not offer, and it shares the encoder's
     threads.
     """
-    net = load_graph(linear_graph(weight, bias))
+    # To read a graph takes four times its size: a large vocabulary is read in parts.
+    parts = [slice(start, start + MAX_ROWS) for start in range(0, len(bias), MAX_ROWS)]
+    nets = [load_graph(linear_graph(weight.rows(part), bias[part])) for part in parts]
 
     def product(x: np.ndarray) -> np.ndarray:
-        net.setInput(np.ascontiguousarray(x))
-        return net.forward()
+        results = []
+        for net in nets:
+            net.setInput(np.ascontiguousarray(x))
+            results.append(net.forward())
+        return results[0] if len(results) == 1 else np.concatenate(results, axis=1)
     return product
 
 
@@ -102,12 +109,13 @@ class SimpleCaptioningModel(CaptioningModel):
                 f'{checkpoint.path}: the simple model reads packed files only; make one with '
                 f'`jetcap pack {checkpoint.path} --out FILE.safetensors`')
         super().__init__(checkpoint.vocabulary, checkpoint.score_calibration, checkpoint.search)
+        # The largest graph first, while there is most room for what reading it takes.
         with WeightReader(checkpoint) as reader:
-            self._encoder = load_graph(encoder_graph(
-                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE))
             self.decoder = Decoder(
                 lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
                 checkpoint.decoder_dim, checkpoint.attention_dim, opencv_product, compact_product)
+            self._encoder = load_graph(encoder_graph(
+                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE))
 
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""
