@@ -38,7 +38,7 @@ SHIPPED_CHECKPOINT = str(
 # What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
 # those pages are the file's: the kernel takes them back under pressure.
 NEED_MB = {
-    'quantization': 5, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
+    'quantization': 10, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
     'weights': 30, 'cleanup': 0, 'warm_up': 15, 'opencv': 10}
 # And for each MB of the checkpoint. The simple model reads graphs in float32, several times their
 # size while they are read, and has OpenCV arrange the weights when they are first used.
@@ -123,10 +123,7 @@ class LazyModel:
         if self._on_begin:
             self._on_begin(stage)
         started = time.monotonic()
-        need = NEED_MB[stage]
-        per_mb = NEED_PER_MB[self._name].get(stage)
-        if per_mb:
-            need += per_mb * os.path.getsize(self.checkpoint.path) / MB
+        need = self._need_mb(stage)
         check_available_memory(need + self._reserve, f'stage {stage} ({need:.0f} MB and reserve)')
         result = work()
         if self._on_stage:
@@ -134,6 +131,12 @@ class LazyModel:
                 stage, time.monotonic() - started, process_memory().rss_mb,
                 available_memory_mb()))
         return result
+
+    def _need_mb(self, stage: str) -> float:
+        per_mb = NEED_PER_MB[self._name].get(stage, 0)
+        # Before its metadata are read, nothing is known of the checkpoint, nor needed.
+        size = os.path.getsize(self.checkpoint.path) / MB if self.checkpoint else 0
+        return NEED_MB[stage] + per_mb * size
 
     def _read_metadata(self):
         from .models.checkpoint import read_checkpoint

@@ -182,7 +182,8 @@ def test_scores_follow_the_calibration(small, tmp_path):
 @pytest.mark.parametrize('make', [opencv_product, compact_product])
 @pytest.mark.parametrize('quantized', [False, True])
 @pytest.mark.parametrize('n, m', [(301, 358), (1, 7), (5, 1), (37, 4), (64, 2), (1, 1)])
-def test_opencv_products_of_changing_numbers_of_rows(make, quantized, n, m):
+def test_opencv_products_of_changing_numbers_of_rows(monkeypatch, make, quantized, n, m):
+    monkeypatch.setattr('jetcap_ros.models.simple.MAX_ROWS', 200)
     rng = np.random.default_rng(0)
     weight = Weight(rng.normal(size=(n, m)).astype(np.float32))
     if quantized:
@@ -331,6 +332,34 @@ def test_without_memory_for_a_stage_it_is_not_begun(small, name):
     assert not stages
     # Both numbers: what there is, and what is needed.
     assert len([word for word in str(caught.value).split() if word.isdigit()]) >= 2
+
+
+@pytest.mark.parametrize('name', ['simple', 'mobilenet'])
+def test_stages_take_no_more_memory_than_they_ask_for(name):
+    code = textwrap.dedent(f"""
+        import json, re, threading, time
+        from jetcap_ros.lazy_loader import LazyModel
+
+        def anonymous_mb():
+            with open('/proc/self/status') as status:
+                return int(re.search(r'RssAnon:\\s+(\\d+)', status.read())[1]) / 1024
+
+        def follow():
+            while True:
+                if stages:
+                    stages[-1][3] = max(stages[-1][3], anonymous_mb())
+                time.sleep(0.0005)
+
+        stages = []
+        lazy = LazyModel('', {name!r}, reserve_memory_mb=0, on_begin=lambda stage:
+                         stages.append([stage, lazy._need_mb(stage), anonymous_mb(), 0]))
+        threading.Thread(target=follow, daemon=True).start()
+        lazy.model
+        print(json.dumps(stages))
+    """)
+    out = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
+    for stage, need, before, peak in json.loads(out.stdout):
+        assert peak - before <= need + 1, stage
 
 
 def test_the_model_class_is_loaded_by_name():
