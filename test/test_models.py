@@ -346,8 +346,8 @@ def test_stages_take_no_more_memory_than_they_ask_for(name):
 
         def follow():
             while True:
-                if stages:
-                    stages[-1][3] = max(stages[-1][3], anonymous_mb())
+                for stage in stages[-1:]:
+                    stage[3] = max(stage[3], anonymous_mb())
                 time.sleep(0.0005)
 
         stages = []
