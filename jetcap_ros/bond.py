@@ -18,6 +18,7 @@ import importlib
 
 # As Nav2's nodes do: a manager may be told to give up after a second.
 HEARTBEAT_PERIOD_S = 0.25
+DISABLE_PARAMETER = '/bond_disable_heartbeat_timeout'  # bondpy's
 
 
 class Bond:
@@ -56,7 +57,6 @@ def take_apart(bond) -> None:
     Its own shutdown() destroys the subscription behind the node's back, and the executor
     stumbles over what is left of it for ever.
     """
-    from bond.msg import Constants
     node = bond.node
     if node.context.ok():  # not after SIGTERM
         bond.break_bond()
@@ -66,7 +66,7 @@ def take_apart(bond) -> None:
     for timer in (bond.connect_timer, bond.heartbeat_timer, bond.disconnect_timer):
         timer.cancel()
     # Declared by a bond that hears nothing any more, which fails if an earlier one has done so.
-    if node.has_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM):
-        node.undeclare_parameter(Constants.DISABLE_HEARTBEAT_TIMEOUT_PARAM)
+    if node.has_parameter(DISABLE_PARAMETER):
+        node.undeclare_parameter(DISABLE_PARAMETER)
     node.destroy_subscription(bond.sub)
     node.destroy_publisher(bond.pub)
