@@ -30,6 +30,7 @@ import time
 import warnings
 
 from . import protocol
+from .file_pages import release_file_pages
 from .lazy_loader import LazyModel
 from .memory_utils import available_memory_mb, process_memory
 
@@ -118,7 +119,9 @@ def main() -> None:
     try:
         message, _ = protocol.receive(node)
         model = _load(node, message['settings'])
-        protocol.send(node, 'ready', rss_mb=process_memory().rss_mb, facts=_facts(model))
+        facts = _facts(model)
+        release_file_pages()
+        protocol.send(node, 'ready', rss_mb=process_memory().rss_mb, facts=facts)
         while True:
             message, pixels = protocol.receive(node)
             try:
