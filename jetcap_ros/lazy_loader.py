@@ -39,7 +39,7 @@ SHIPPED_CHECKPOINT = str(
 # those pages are the file's: the kernel takes them back under pressure.
 NEED_MB = {
     'quantization': 10, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
-    'weights': 30, 'cleanup': 0, 'warm_up': 15, 'opencv': 10}
+    'weights': 30, 'cleanup': 0, 'warm_up': 10, 'opencv': 10}
 # And for each MB of the checkpoint. The simple model reads graphs in float32, several times their
 # size while they are read, and has OpenCV arrange the weights when they are first used.
 NEED_PER_MB = {

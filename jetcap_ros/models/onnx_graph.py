@@ -23,7 +23,7 @@ from 4.5 on.
 
 import os
 import struct
-from typing import BinaryIO, Callable, Dict, List, Sequence
+from typing import BinaryIO, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from .quantization import Weight
 
 OPERATOR_SET = 9
 FLOAT, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 1, 2, 7
+MAX_MAP = 1 << 18  # values of a feature map, if it can be had in parts
 ROWS = 128  # of a weight that are in float32 at a time while it is written
 
 
@@ -146,25 +147,22 @@ def encoder_graph(blocks: List[Block], read: Callable[[str], Weight], size: int)
     :param read: gives the parameter of a name, batch normalization folded in.
     """
     graph = _Graph()
-    x = 'image'
+    x, side = 'image', size
     for block in blocks:
-        y = x
-        for layer in block.layers:
-            if isinstance(layer, SqueezeExcitation):
-                gate = graph.node('GlobalAveragePool', [y])
-                for name, activation in (('fc1', 'relu'), ('fc2', '')):
-                    gate = _convolution(graph, f'{layer.name}.{name}', gate, read)
-                    gate = graph.activation(activation, gate)
-                gate = graph.node('Clip', [graph.node('Add', [gate, graph.constant(3.0)])],
-                                  min=0.0, max=6.0)
-                gate = graph.node('Div', [gate, graph.constant(6.0)])
-                y = graph.node('Mul', [y, gate])
-                continue
-            y = _convolution(
-                graph, layer.name, y, read, layer.kernel, layer.stride,
-                layer.in_channels if layer.depthwise else 1)
-            y = graph.activation(layer.activation, y)
+        if [getattr(layer, 'depthwise', None) for layer in block.layers] == [False, True, False]:
+            # In groups of 16 channels, as kernels have them.
+            channels = max(16, MAX_MAP // side ** 2 // 16 * 16)
+            y = _bottleneck(graph, block.layers, x, read, channels)
+        else:
+            y = x
+            for layer in block.layers:
+                if isinstance(layer, SqueezeExcitation):
+                    y = _squeeze_excitation(graph, layer, y, read)
+                else:
+                    y = _layer(graph, layer, y, *_parameters(layer.name, read))
         x = graph.node('Add', [x, y]) if block.residual else y
+        for layer in block.layers:
+            side //= getattr(layer, 'stride', 1)
     return graph.model({'image': (1, 3, size, size)}, x)
 
 
@@ -182,12 +180,54 @@ def product_graph(rows: int, inner: int) -> BinaryIO:
     return graph.model({'a': (rows, inner), 'b': (inner, 1)}, graph.node('MatMul', ['a', 'b']))
 
 
-def _convolution(graph, name, x, read, kernel=1, stride=1, groups=1) -> str:
-    weight = graph.weight(name + '.weight', read(name + '.weight'))
-    bias = graph.weight(name + '.bias', read(name + '.bias'))
+def _parameters(name: str, read) -> Tuple[Weight, Weight]:
+    return read(name + '.weight'), read(name + '.bias')
+
+
+def _convolution(graph, name, x, weight, bias=None, kernel=1, stride=1, groups=1) -> str:
+    inputs = [x, graph.weight(name + '.weight', weight)]
+    if bias is not None:
+        inputs.append(graph.weight(name + '.bias', bias))
     # OpenCV 5 keeps a second copy of the weights where it is told of a stride of 1, which is
     # no faster; it is the default.
     strides = {'strides': [stride] * 2} if stride > 1 else {}
     return graph.node(
-        'Conv', [x, weight, bias], group=groups, kernel_shape=[kernel] * 2,
-        pads=[kernel // 2] * 4, **strides)
+        'Conv', inputs, group=groups, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4, **strides)
+
+
+def _layer(graph, layer, x, weight, bias, part='') -> str:
+    y = _convolution(
+        graph, layer.name + part, x, weight, bias, layer.kernel, layer.stride,
+        len(weight.values) if layer.depthwise else 1)
+    return graph.activation(layer.activation, y)
+
+
+def _squeeze_excitation(graph, layer, x, read) -> str:
+    gate = graph.node('GlobalAveragePool', [x])
+    for name, activation in (('fc1', 'relu'), ('fc2', '')):
+        name = f'{layer.name}.{name}'
+        gate = _convolution(graph, name, gate, *_parameters(name, read))
+        gate = graph.activation(activation, gate)
+    gate = graph.node('Clip', [graph.node('Add', [gate, graph.constant(3.0)])], min=0.0, max=6.0)
+    gate = graph.node('Div', [gate, graph.constant(6.0)])
+    return graph.node('Mul', [x, gate])
+
+
+def _bottleneck(graph, layers, x, read, channels: int) -> str:
+    """
+    Return the output of an inverted residual, with so many channels in its middle at a time.
+
+    Its wide middle has the largest maps there are; what parts of it lead to only adds up.
+    """
+    expand, depthwise, project = layers
+    (w1, b1), (w2, b2), (w3, b3) = (_parameters(layer.name, read) for layer in layers)
+    total = ''
+    for start in range(0, expand.out_channels, channels):
+        part, name = slice(start, start + channels), f'.{start}'
+        y = _layer(graph, expand, x, w1.rows(part), b1.rows(part), name)
+        y = _layer(graph, depthwise, y, w2.rows(part), b2.rows(part), name)
+        y = _convolution(
+            graph, project.name + name, y, w3.columns(start, start + channels),
+            None if total else b3)
+        total = graph.node('Add', [total, y]) if total else y
+    return graph.activation(project.activation, total)

@@ -37,19 +37,20 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
     the time, and captions are those of float32 inputs. The weights are handed to torch as they
     are stored: no float32 copy of them is made.
     """
-    inner = weight.values.shape[1]
-    columns = max(2, inner)  # the range of the input takes two, see below
-    padded = np.zeros((len(weight.values), columns), np.int8)
-    padded[:, :inner] = weight.values
+    values = np.ascontiguousarray(weight.values)
+    inner = values.shape[1]
+    if inner == 1:  # the range of the input takes two, see below
+        values = np.pad(values, ((0, 0), (0, 1)))
+    columns = values.shape[1]
     with warnings.catch_warnings():
         # Newer versions announce that these tensors will go one day; `has_int8_engine` finds
         # out when they have.
         warnings.simplefilter('ignore')
-        values = torch._make_per_channel_quantized_tensor(
-            torch.from_numpy(padded),
+        quantized = torch._make_per_channel_quantized_tensor(
+            torch.from_numpy(values),
             torch.from_numpy(weight.scale.astype(np.float64)),
             torch.zeros(len(weight.scale), dtype=torch.long), 0)
-    packed = torch.ops.quantized.linear_prepack(values, None)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
     linear = torch.ops.quantized.linear_dynamic.default
 
     def product(x: np.ndarray) -> np.ndarray:
