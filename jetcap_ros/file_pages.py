@@ -12,23 +12,26 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Give back the pages of files that are mapped: code that ran once, while libraries loaded."""
+"""Give back the pages of mapped libraries: code that ran once, while they were loaded."""
 
 import ctypes
 import re
 
 MADV_DONTNEED = 4
-REGION = re.compile(r'([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ (\d+)')
+REGION = re.compile(r'([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)')
 
 
 def release_file_pages() -> None:
     """
-    Give up the pages of mapped files that this process has not changed.
+    Give up the pages of shared libraries that this process has not changed.
 
     To import a framework reads hundreds of megabytes of its code, most of it once. What is used
     again comes back from the page cache at the cost of a fault; the rest is no longer held, while
     the kernel, under pressure, spares the code that a process has mapped longer than other pages.
     Without smaps (CONFIG_PROC_PAGE_MONITOR) nothing is given up.
+
+    Not for use while another thread loads or unloads libraries: between the look at a region and
+    what is done with it, it must stay what it is.
     """
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -38,7 +41,7 @@ def release_file_pages() -> None:
 
 def _clean_regions():
     """
-    Return where files are mapped read-only without any page of this process's own.
+    Return where libraries are mapped read-only without any page of this process's own.
 
     Such pages, relocated addresses above all, are in no file: they would be lost.
     """
@@ -49,8 +52,8 @@ def _clean_regions():
             for line in smaps:
                 found = REGION.match(line)
                 if found:
-                    start, end, access, inode = found.groups()
-                    clean = inode != '0' and 'w' not in access
+                    start, end, access, path = found.groups()
+                    clean = '.so' in path and 'w' not in access
                     if clean:
                         regions.append((int(start, 16), int(end, 16)))
                 elif clean and line.startswith(('Anonymous:', 'Swap:')) \

@@ -52,7 +52,7 @@ def test_libraries_give_up_their_code_and_work_on():
 
 
 def test_pages_that_were_written_stay(tmp_path):
-    path = tmp_path / 'library'
+    path = tmp_path / 'library.so'
     path.write_bytes(b'a' * 3 * mmap.PAGESIZE)
     with open(path, 'rb') as file:
         mapped = mmap.mmap(
