@@ -358,7 +358,9 @@ class Captioner:
         if not self.degraded:
             self._retry_s = FIRST_RETRY_S
             return
-        if settings.recover or settings.model == 'simple':
+        # To read the libraries again while all wait for memory would make it worse.
+        pressed = (memory_pressure() or 0) >= PRESSURE_LIMIT
+        if settings.model == 'simple' or settings.recover and not pressed:
             try:
                 worker = self._start(settings.model)
             except (MemoryError, WorkerError) as error:
@@ -378,4 +380,7 @@ class Captioner:
         if self._worker is None and settings.fallback == 'simple':
             with self._change:
                 self._start_simple()
-        self._schedule_retry()
+        if pressed:
+            self._retry_at = time.monotonic() + FIRST_RETRY_S
+        else:
+            self._schedule_retry()

@@ -23,6 +23,7 @@ import threading
 import traceback
 from typing import Optional
 
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, ShutdownException, TimeoutException
 from rclpy.node import Node
 from rclpy.service import Service
@@ -42,6 +43,8 @@ class NodeExecutor(Executor):
         try:
             task, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)
         except (ShutdownException, TimeoutException):
+            return
+        except InvalidHandle:  # of what was taken away while the wait for it was prepared
             return
         if isinstance(entity, Service):
             threading.Thread(

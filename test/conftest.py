@@ -17,12 +17,16 @@
 import importlib.util
 import os
 from pathlib import Path
+import signal
 import sys
 
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+# What a script runs in the background ignores SIGINT, and hands that on to all it starts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A robot may lack them; what imports them is named and left out there.
 NEEDED = {

@@ -14,6 +14,7 @@
 
 """The executor: what a callback that is slow or fails costs the others."""
 
+import sys
 import threading
 import time
 
@@ -93,3 +94,19 @@ def test_what_a_callback_raises_is_logged_and_costs_no_other(node, capfd):
     wait_for(lambda: len(ticks) > ticks_before + 3)
     logged = capfd.readouterr().err
     assert 'ValueError: tick 1' in logged and "KeyError: 'of the service'" in logged
+
+
+def test_subscriptions_come_and_go_while_it_waits(node):
+    ticks = []
+    node.create_timer(0.001, lambda: ticks.append(1))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-7)  # so that the threads meet everywhere
+    try:
+        for _ in range(100):
+            subscriptions = [node.create_subscription(String, 'text', print, 10) for _ in range(5)]
+            for subscription in subscriptions:
+                node.destroy_subscription(subscription)
+    finally:
+        sys.setswitchinterval(interval)
+    ticks_before = len(ticks)
+    wait_for(lambda: len(ticks) > ticks_before)
