@@ -44,6 +44,9 @@ NEED_MB = {
 # size while they are read, and has OpenCV arrange the weights when they are first used.
 NEED_PER_MB = {
     'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5}}
+# The CUDA context and the libraries that come with the first tensor on the device. An assumption,
+# not a measurement: where processor and GPU share their memory, too much is better than too little.
+CUDA_MB = 500
 
 MODELS = ('mobilenet', 'simple')
 QUANTIZE = ('int8', 'none')
@@ -136,7 +139,8 @@ class LazyModel:
         per_mb = NEED_PER_MB[self._name].get(stage, 0)
         # Before its metadata are read, nothing is known of the checkpoint, nor needed.
         size = os.path.getsize(self.checkpoint.path) / MB if self.checkpoint else 0
-        return NEED_MB[stage] + per_mb * size
+        context = CUDA_MB if stage == 'weights' and self._device == 'cuda' else 0
+        return NEED_MB[stage] + per_mb * size + context
 
     def _read_metadata(self):
         from .models.checkpoint import read_checkpoint

@@ -20,7 +20,8 @@ import subprocess
 import sys
 import textwrap
 
-from jetcap_ros.lazy_loader import lazy_load_model_class, lazy_load_quantization, LazyModel
+from jetcap_ros.lazy_loader import (
+    CUDA_MB, lazy_load_model_class, lazy_load_quantization, LazyModel)
 from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, WeightReader
 from jetcap_ros.models.encoder import MobileNetEncoder
 from jetcap_ros.models.mobilenet import MobileNetCaptioningModel
@@ -360,6 +361,13 @@ def test_stages_take_no_more_memory_than_they_ask_for(name):
     out = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
     for stage, need, before, peak in json.loads(out.stdout):
         assert peak - before <= need + 1, stage
+
+
+def test_a_cuda_context_is_asked_for_with_the_first_weights(small):
+    asked = [
+        [LazyModel(small.int8, device=device)._need_mb(stage) for stage in ('torch', 'weights')]
+        for device in ('cpu', 'cuda')]
+    assert asked[1] == [asked[0][0], asked[0][1] + CUDA_MB]
 
 
 def test_the_model_class_is_loaded_by_name():
