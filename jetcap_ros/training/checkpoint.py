@@ -61,5 +61,7 @@ def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) 
     states = [c['model_state_dict'] for c in contents]
     for name, tensor in states[0].items():
         if tensor.is_floating_point():
-            states[0][name] = sum(part * state[name] for part, state in zip(parts, states))
+            # As differences, so that what no run has changed stays as it is to the last bit.
+            states[0][name] = tensor + sum(
+                part * (state[name] - tensor) for part, state in zip(parts, states))
     save_atomically(contents[0], out)

@@ -54,7 +54,7 @@ def plot_journal(path: str, out: str) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout='constrained')
     for axis, names, label in (
             (axes[0], ('train_loss', 'val_loss'), 'cross-entropy a word, nats'),
-            (axes[1], ('reward', 'val_cider'), 'CIDEr-D x 100')):
+            (axes[1], ('reward', 'val_cider'), 'reward or CIDEr-D, x 100')):
         for name in names:
             points = [(i, float(row[name])) for i, row in enumerate(rows, 1) if row[name]]
             if points:
@@ -62,8 +62,8 @@ def plot_journal(path: str, out: str) -> None:
         for i in range(1, len(rows)):
             if any(rows[i][name] != rows[i - 1][name] for name in ('stage', 'run')):
                 axis.axvline(i + 0.5, color='grey', linewidth=0.8, linestyle=':')
-        axis.set_xlabel('epoch (stages: ' + ', '.join(
-            dict.fromkeys(row['stage'] for row in rows)) + ')')
+        axis.set_xlabel('epoch\n' + ', '.join(
+            dict.fromkeys(row['stage'] for row in rows)))
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
         if axis.has_data():
