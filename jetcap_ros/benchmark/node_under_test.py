@@ -70,9 +70,8 @@ class Received:
     age_s: float
 
 
-PROFILE_VARIABLE = (
-    'FASTRTPS_DEFAULT_PROFILES_FILE' if os.environ.get('ROS_DISTRO') in ('humble', 'jazzy')
-    else 'FASTDDS_DEFAULT_PROFILES_FILE')
+# Fast DDS 3 (from Kilted on) knows the former, Fast DDS 2 the latter.
+PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
 @functools.lru_cache(maxsize=None)
@@ -81,12 +80,12 @@ def prepare_network() -> Dict[str, str]:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     environment = dict(os.environ)
-    if PROFILE_VARIABLE not in os.environ:
+    if not any(variable in os.environ for variable in PROFILE_VARIABLES):
         folder = tempfile.mkdtemp(prefix='jetcap-benchmark-')
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         profile = Path(folder, 'fastdds.xml')
         profile.write_text(FAST_DDS_PROFILE, encoding='utf-8')
-        os.environ[PROFILE_VARIABLE] = str(profile)
+        os.environ.update({variable: str(profile) for variable in PROFILE_VARIABLES})
     return environment
 
 
