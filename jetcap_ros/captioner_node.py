@@ -282,7 +282,7 @@ class CaptionerNode(ManagedNode):
         header = frame.message.header
         age = self.get_clock().now() - Time.from_msg(header.stamp)
         latency = time.monotonic() - frame.arrived
-        self.rates.add(latency)
+        self.rates.add(latency, caption.seconds)
         if caption.text != camera.last_text or self.get_parameter('publish_unchanged').value:
             camera.caption_publisher.publish(String(data=caption.text))
         camera.last_text = caption.text

@@ -14,6 +14,7 @@
 
 """What the node says of itself on /diagnostics, once a second."""
 
+from statistics import median
 import time
 from typing import Any, Dict, List, Tuple
 
@@ -127,21 +128,22 @@ class Rates:
     WINDOW_S = 10.0
 
     def __init__(self) -> None:
-        self._recent: List[Tuple[float, float]] = []
+        self._recent: List[Tuple[float, float, float]] = []
 
-    def add(self, latency_s: float) -> None:
-        """Note a caption and how long after its frame came."""
+    def add(self, latency_s: float, model_s: float) -> None:
+        """Note a caption: how long after its frame it came, and the model's part of that."""
         now = time.monotonic()
-        self._recent = [
-            entry for entry in self._recent if now - entry[0] < self.WINDOW_S] + [(now, latency_s)]
+        self._recent = [entry for entry in self._recent if now - entry[0] < self.WINDOW_S]
+        self._recent.append((now, latency_s, model_s))
 
     def values(self) -> Dict[str, str]:
         """Return what diagnostics show."""
         now = time.monotonic()
-        latencies = sorted(
-            latency for at, latency in list(self._recent) if now - at < self.WINDOW_S)
-        values = {'captions per second': f'{len(latencies) / self.WINDOW_S:.1f}'}
-        if latencies:
-            values['latency, median (ms)'] = f'{latencies[len(latencies) // 2] * 1e3:.0f}'
-            values['latency, longest (ms)'] = f'{latencies[-1] * 1e3:.0f}'
+        recent = [entry[1:] for entry in list(self._recent) if now - entry[0] < self.WINDOW_S]
+        values = {'captions per second': f'{len(recent) / self.WINDOW_S:.1f}'}
+        if recent:
+            latencies, of_model = zip(*recent)
+            values['latency, median (ms)'] = f'{median(latencies) * 1e3:.1f}'
+            values['latency, longest (ms)'] = f'{max(latencies) * 1e3:.1f}'
+            values['of it the model, median (ms)'] = f'{median(of_model) * 1e3:.1f}'
         return values

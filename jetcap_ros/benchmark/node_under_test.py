@@ -17,6 +17,7 @@
 import atexit
 from dataclasses import dataclass
 import functools
+from importlib.metadata import version
 import json
 import os
 from pathlib import Path
@@ -70,8 +71,10 @@ class Received:
     age_s: float
 
 
-# Fast DDS 3 (from Kilted on) knows the former, Fast DDS 2 the latter.
-PROFILE_VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+# Fast DDS 3 came with Kilted, whose rclpy is 9.
+PROFILE_VARIABLE = (
+    'FASTDDS_DEFAULT_PROFILES_FILE' if int(version('rclpy').split('.')[0]) > 8
+    else 'FASTRTPS_DEFAULT_PROFILES_FILE')
 
 
 @functools.lru_cache(maxsize=None)
@@ -80,12 +83,12 @@ def prepare_network() -> Dict[str, str]:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     environment = dict(os.environ)
-    if not any(variable in os.environ for variable in PROFILE_VARIABLES):
+    if PROFILE_VARIABLE not in os.environ:
         folder = tempfile.mkdtemp(prefix='jetcap-benchmark-')
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         profile = Path(folder, 'fastdds.xml')
         profile.write_text(FAST_DDS_PROFILE, encoding='utf-8')
-        os.environ.update({variable: str(profile) for variable in PROFILE_VARIABLES})
+        os.environ[PROFILE_VARIABLE] = str(profile)
     return environment
 
 
