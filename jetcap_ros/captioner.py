@@ -340,7 +340,7 @@ class Captioner:
                 f'{available:.0f} MB available, less than reserve_memory_mb '
                 f'({self.settings.reserve_memory_mb:.0f} MB): its memory was given back')
         now = time.monotonic()
-        if (memory_pressure() or 0) < PRESSURE_LIMIT:
+        if not _under_pressure():
             self._pressed_since = None
         elif self._pressed_since is None:
             self._pressed_since = now
@@ -359,7 +359,7 @@ class Captioner:
             self._retry_s = FIRST_RETRY_S
             return
         # To read the libraries again while all wait for memory would make it worse.
-        pressed = (memory_pressure() or 0) >= PRESSURE_LIMIT
+        pressed = _under_pressure()
         if settings.model == 'simple' or settings.recover and not pressed:
             try:
                 worker = self._start(settings.model)
@@ -384,3 +384,8 @@ class Captioner:
             self._retry_at = time.monotonic() + FIRST_RETRY_S
         else:
             self._schedule_retry()
+
+
+def _under_pressure() -> bool:
+    """Say whether all processes wait for memory too much of the time, where the kernel knows."""
+    return (memory_pressure() or 0) >= PRESSURE_LIMIT

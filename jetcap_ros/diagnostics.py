@@ -14,11 +14,11 @@
 
 """What the node says of itself on /diagnostics, once a second."""
 
-from statistics import median
 import time
 from typing import Any, Dict, List, Tuple
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+import numpy as np
 
 from .cameras import SILENT_S
 from .memory_utils import available_memory_mb, memory_pressure, process_memory
@@ -143,7 +143,7 @@ class Rates:
         values = {'captions per second': f'{len(recent) / self.WINDOW_S:.1f}'}
         if recent:
             latencies, of_model = zip(*recent)
-            values['latency, median (ms)'] = f'{median(latencies) * 1e3:.1f}'
+            values['latency, median (ms)'] = f'{np.median(latencies) * 1e3:.1f}'
             values['latency, longest (ms)'] = f'{max(latencies) * 1e3:.1f}'
-            values['of it the model, median (ms)'] = f'{median(of_model) * 1e3:.1f}'
+            values['of it the model, median (ms)'] = f'{np.median(of_model) * 1e3:.1f}'
         return values

@@ -102,8 +102,8 @@ class StageRun:
             self.seconds = state['seconds']
         self.batches = math.ceil(len(trainer.train.files) / self.stage.batch_pictures)
         if self.stage.kind == 'self-critical':
-            self.scorer = CiderD(trainer.train.references(with_end=True))
             self.references = trainer.train.references(with_end=True)
+            self.scorer = CiderD(self.references)
 
     def run(self) -> None:
         """Train to the last epoch; the best averaged weights are in the run's checkpoint."""
