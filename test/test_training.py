@@ -31,6 +31,7 @@ import pytest
 torch = pytest.importorskip('torch')
 
 from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.models.checkpoint import read_checkpoint, WeightReader  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
     AttentionDecoder, MobileNetCaptioningModel)
 from jetcap_ros.training import bleu, cider  # noqa: E402, I100
@@ -39,7 +40,7 @@ from jetcap_ros.training.dataset import (  # noqa: E402, I100
     build_vocabulary, check_images, encode, read_captions, tokenize)
 from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402, I100
 from jetcap_ros.training.embeddings import read_glove  # noqa: E402, I100
-from jetcap_ros.training.features import cache_features, view  # noqa: E402, I100
+from jetcap_ros.training.features import cache_features, random_view, view  # noqa: E402, I100
 from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402, I100
 
 COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
@@ -54,7 +55,7 @@ captions_per_picture: 2
 bfloat16: false
 stages:
   frozen: {epochs: 2, batch_pictures: 4, views: 2, learning_rate: 0.01}
-  fine-tune: {epochs: 1, batch_pictures: 4, from_block: 9, views: 2}
+  fine-tune: {epochs: 1, batch_pictures: 4, from_block: 9, views: 0}
   self-critical: {epochs: 1, batch_pictures: 4, samples: 3, views: 1, bleu_weight: 0.5}
 """
 
@@ -117,7 +118,6 @@ def test_run_writes_checkpoints_log_and_curves(trained):
 
 
 def test_checkpoint_is_what_the_package_reads(trained):
-    from jetcap_ros.models.checkpoint import read_checkpoint
     checkpoint = read_checkpoint(str(trained / 'model.pth'))
     assert checkpoint.architecture == 'mobilenet_v3_small'
     assert (checkpoint.embed_dim, checkpoint.decoder_dim, checkpoint.attention_dim) == (8, 16, 8)
@@ -167,6 +167,24 @@ def test_killed_run_goes_on_to_the_same_weights(drawn, trained, tmp_path):
         assert [row['epoch'] for row in csv.DictReader(file)] == ['1', '2', '1', '1']
 
 
+def test_random_views_are_mirrored_truly_and_keep_the_hue():
+    image = np.zeros((60, 80, 3), np.uint8)
+    image[:, :20] = 200, 30, 30  # red at the left, blue at the right
+    image[:, -20:] = 40, 60, 210
+    random_numbers = np.random.default_rng(1)
+    seen = []
+    for _ in range(20):
+        picture, mirrored = random_view(image, random_numbers)
+        assert picture.shape == (1, 3, 224, 224) and picture.dtype == np.float32
+        red, _, blue = picture[0]
+        left = (red - blue)[:, :8].mean() > (red - blue)[:, -8:].mean()
+        assert left != mirrored
+        seen.append(mirrored)
+    assert 4 < sum(seen) < 16
+    again, _ = random_view(image, random_numbers)
+    assert not np.array_equal(again, picture)
+
+
 def test_other_settings_do_not_mix_with_a_run(drawn, trained, capsys):
     assert main(arguments(drawn, trained, '--set', 'decoder_dim=32')) == 2
     assert 'other settings' in capsys.readouterr().err
@@ -193,6 +211,29 @@ def test_start_from_a_checkpoint(drawn, trained, tmp_path):
     one, other = (torch.load(folder / 'model.pth', weights_only=True)['model_state_dict']
                   for folder in (trained, out))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_start_from_a_packed_file(drawn, trained, tmp_path):
+    packed, out = tmp_path / 'packed.safetensors', tmp_path / 'more'
+    assert main(['pack', str(trained / 'model.pth'), '--out', str(packed)]) == 0
+    assert main(arguments(
+        drawn, out, '--init', str(packed), '--stages', 'frozen', '--set',
+        'frozen.epochs=0')) == 0
+    again = tmp_path / 'again.safetensors'
+    assert main(['pack', str(out / 'model.pth'), '--out', str(again)]) == 0
+    with WeightReader(read_checkpoint(str(packed))) as one, \
+            WeightReader(read_checkpoint(str(again))) as other:
+        for name in read_checkpoint(str(packed)).parameter_shapes():
+            np.testing.assert_allclose(
+                one.array(name), other.array(name), rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_a_damaged_packed_file_is_no_start(drawn, trained, tmp_path, capsys):
+    packed = tmp_path / 'packed.safetensors'
+    assert main(['pack', str(trained / 'model.pth'), '--out', str(packed)]) == 0
+    packed.write_bytes(packed.read_bytes()[:-100])
+    assert main(arguments(drawn, tmp_path / 'more', '--init', str(packed))) == 2
+    assert 'packed.safetensors' in capsys.readouterr().err
 
 
 def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):

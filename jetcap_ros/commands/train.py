@@ -40,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--encoder-weights', metavar='FILE',
                         help="torchvision's weights of the encoder; without it torchvision "
                              "downloads them; 'none': random ones")
-    parser.add_argument('--init', metavar='FILE.pth',
-                        help='start from this checkpoint, with its vocabulary')
+    parser.add_argument('--init', metavar='FILE',
+                        help='start from this checkpoint (.pth, or packed), with its vocabulary')
     parser.add_argument('--glove', metavar='FILE', help='word vectors to start from, as text')
     parser.add_argument('--cache', metavar='DIR',
                         help='folder for features of frozen blocks (default: OUT/cache; may be '

@@ -19,6 +19,8 @@ from typing import Any, Dict, Mapping, Sequence
 
 import torch
 
+from ..models.architectures import norm_epsilon, SqueezeExcitation
+from ..models.checkpoint import Checkpoint, WeightReader
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
@@ -45,6 +47,36 @@ def checkpoint_contents(
         'decoder_dim': decoder.init_h.out_features,
         'attention_dim': decoder.encoder_att.out_features,
     }
+
+
+def unpack(packed: Checkpoint) -> Dict[str, Any]:
+    """
+    Return a packed file as the dict of a `.pth` file, to train it on.
+
+    Its convolutions have a bias where training has batch normalization; that becomes one which
+    does nothing else.
+    """
+    model = MobileNetCaptioningModel(
+        len(packed.vocabulary), packed.embed_dim, packed.decoder_dim, packed.attention_dim,
+        packed.architecture)
+    state = model.state_dict()
+    norms = {
+        f'encoder.{layer.name}.bias': f'encoder.{layer.norm}'
+        for block in packed.blocks for layer in block.layers
+        if not isinstance(layer, SqueezeExcitation)}
+    with WeightReader(packed) as reader:
+        for name in packed.parameter_shapes():
+            value = torch.from_numpy(reader.array(name).copy())
+            if name in norms:
+                norm = norms[name]
+                state[norm + '.weight'] = torch.ones_like(value)
+                state[norm + '.running_mean'] = torch.zeros_like(value)
+                state[norm + '.running_var'] = torch.full_like(
+                    value, 1 - norm_epsilon(packed.architecture))
+                name = norm + '.bias'
+            state[name] = value
+    model.load_state_dict(state)
+    return checkpoint_contents(model, packed.vocabulary)
 
 
 def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) -> None:

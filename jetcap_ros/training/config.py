@@ -33,7 +33,7 @@ class Stage:
     name: str
     epochs: int = 10
     batch_pictures: int = 32
-    views: int = 4  # of each picture: itself, mirrored, parts of it
+    views: int = 4  # of each picture: itself, mirrored, parts of it; 0: a new one each epoch
     learning_rate: float = 1e-3  # of the decoder; rises in warm-up, then falls as a cosine
     final_rate: float = 0.02  # where the cosine ends, as a part of learning_rate
     encoder_rate: float = 1e-4  # of the encoder's blocks

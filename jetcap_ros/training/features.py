@@ -21,7 +21,7 @@ precision, one row a picture and view.
 
 import hashlib
 import os
-from typing import List, Sequence
+from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -34,6 +34,9 @@ from ..preprocessing import normalize, SIZE, squash
 
 # Views of a picture: even ones as it is, odd ones mirrored; from the third on a part of it.
 CROP_SIDE = (0.75, 0.95)
+# Random views: the sides of the part that is shown, and the factors that change its light.
+RANDOM_SIDE = (0.7, 1.0)
+RANDOM_LIGHT = (0.7, 1.3)
 BATCH = 32
 
 
@@ -61,6 +64,27 @@ def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
         image = image[int(y):int(y + side_y * height) + 1, int(x):int(x + side_x * width) + 1]
     frame = squash(image)
     return normalize(frame[:, ::-1] if number % 2 else frame)
+
+
+def random_view(image: np.ndarray, random: np.random.Generator) -> Tuple[np.ndarray, bool]:
+    """
+    Return a part of a picture, perhaps mirrored, in other light, and whether it is mirrored.
+
+    Colours keep their names: brightness, contrast and saturation change, the hue does not.
+
+    :return: the encoder's input, (1, 3, 224, 224) float32.
+    """
+    height, width = image.shape[:2]
+    side_y, side_x = random.uniform(*RANDOM_SIDE, 2)
+    y, x = random.uniform(0, 1 - side_y) * height, random.uniform(0, 1 - side_x) * width
+    image = image[int(y):int(y + side_y * height) + 1, int(x):int(x + side_x * width) + 1]
+    mirrored = bool(random.integers(2))
+    frame = squash(image)[:, ::-1 if mirrored else 1].astype(np.float32)
+    brightness, contrast, saturation = random.uniform(*RANDOM_LIGHT, 3)
+    grey = frame.mean(axis=2, keepdims=True)
+    frame = grey + saturation * (frame - grey)
+    frame = brightness * (frame.mean() + contrast * (frame - frame.mean()))
+    return normalize(np.clip(frame, 0, 255)), mirrored
 
 
 def cache_features(

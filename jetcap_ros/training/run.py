@@ -21,12 +21,14 @@ from typing import Dict, Optional
 
 import torch
 
+from .checkpoint import unpack
 from .config import make_stage, read_config, TrainingConfig, write_config
 from .dataset import check_images, read_captions
 from .decoding import initialize
 from .embeddings import read_glove
 from .trainer import prepare_vocabulary, Trainer
 from ..cli import UserError
+from ..models.checkpoint import CheckpointError, read_checkpoint
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
@@ -100,10 +102,15 @@ def _until(config: TrainingConfig, stages: int) -> TrainingConfig:
 def _read_initial(path: str, config: TrainingConfig) -> dict:
     """Return a checkpoint to start from; the sizes of the configuration become its sizes."""
     try:
-        contents = torch.load(path, map_location='cpu', weights_only=True)
+        if path.endswith('.safetensors'):
+            contents = unpack(read_checkpoint(path))
+        else:
+            contents = torch.load(path, map_location='cpu', weights_only=True)
         for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
             setattr(config, name, contents[name])
         contents['model_state_dict'], contents['word_map']
+    except CheckpointError as error:
+        raise UserError(str(error)) from None
     except Exception as error:  # torch raises whatever the damage trips
         raise UserError(
             f'{path}: not a checkpoint that `jetcap train` wrote '

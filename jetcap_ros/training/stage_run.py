@@ -36,7 +36,7 @@ from .checkpoint import checkpoint_contents, save_atomically
 from .cider import CiderD
 from .config import Stage
 from .decoding import decode, teacher_forcing
-from .features import cache_features
+from .features import cache_features, random_view, read_image
 from .meteor import sentence_meteor
 from ..cli import UserError
 from ..models.vocabulary import PAD
@@ -74,7 +74,7 @@ class StageRun:
                 trainer.cache, encoder, self.block, split.files, trainer.images, views,
                 trainer.config.bfloat16)
             for name, split, views in (
-                ('train', trainer.train, self.stage.views), ('val', trainer.val, 1))}
+                ('train', trainer.train, self.stage.views), ('val', trainer.val, 1)) if views}
         self.model.decoder.dropout.p = self.stage.dropout
         self.model.requires_grad_(False)
         self.model.decoder.requires_grad_(True)
@@ -156,14 +156,14 @@ class StageRun:
         for group in self.optimizer.param_groups:
             group['lr'] = group['rate'] * factor
         self.model.decoder.train()
-        views = random.integers(stage.views, size=len(pictures))
         with torch.autocast(self.trainer.device, torch.bfloat16, enabled=config.bfloat16):
-            cells = self._cells(self.features['train'][views, pictures])
+            features, mirrored = self._features(pictures, random)
+            cells = self._cells(features)
             cells = functional.dropout(cells, stage.feature_dropout)
             if stage.kind == 'self-critical':
-                loss, reward = self._self_critical_loss(cells, pictures, views)
+                loss, reward = self._self_critical_loss(cells, pictures, mirrored)
             else:
-                loss, reward = self._likelihood_loss(cells, pictures, views, random), 0.0
+                loss, reward = self._likelihood_loss(cells, pictures, mirrored, random), 0.0
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(
@@ -178,12 +178,28 @@ class StageRun:
         self.totals = [
             self.totals[0] + loss.item(), self.totals[1] + reward, self.totals[2] + 1]
 
-    def _cells(self, features: np.ndarray) -> torch.Tensor:
-        """Return the cells (N, L, C) of cached features, through the blocks that are trained."""
-        x = torch.from_numpy(np.array(features)).to(self.trainer.device).float()
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = self.model.encoder.run_blocks(x, self.block)
-        return x.flatten(2).transpose(1, 2)
+    def _features(
+            self, pictures: np.ndarray,
+            random: np.random.Generator) -> Tuple[torch.Tensor, np.ndarray]:
+        """Return what the frozen blocks give for a view of each picture, and which mirror it."""
+        trainer = self.trainer
+        if self.stage.views:
+            views = random.integers(self.stage.views, size=len(pictures))
+            return self._on_device(self.features['train'][views, pictures]), views % 2 == 1
+        views = [random_view(read_image(os.path.join(
+            trainer.images, trainer.train.files[i])), random) for i in pictures]
+        x = self._on_device(np.concatenate([image for image, _ in views]))
+        with torch.no_grad():
+            x = self.model.encoder.run_blocks(x, 0, self.block)
+        return x, np.array([mirrored for _, mirrored in views])
+
+    def _on_device(self, values: np.ndarray) -> torch.Tensor:
+        x = torch.from_numpy(np.array(values)).to(self.trainer.device).float()
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def _cells(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the cells (N, L, C) of features, through the blocks that are trained."""
+        return self.model.encoder.run_blocks(features, self.block).flatten(2).transpose(1, 2)
 
     def _pad(self, captions: List[List[List[int]]]) -> np.ndarray:
         """Return (N, K, T) indices, filled up with <pad>."""
@@ -193,7 +209,7 @@ class StageRun:
             [caption + [pad] * (length - len(caption)) for caption in group]
             for group in captions])
 
-    def _likelihood_loss(self, cells, pictures, views, random) -> torch.Tensor:
+    def _likelihood_loss(self, cells, pictures, mirrored, random) -> torch.Tensor:
         k = self.trainer.config.captions_per_picture
         drawn = []
         for picture in pictures:
@@ -201,7 +217,6 @@ class StageRun:
             picks = random.permutation(len(captions))
             drawn.append([captions[picks[i % len(captions)]] for i in range(k)])
         captions = self._pad(drawn)
-        mirrored = views % 2 == 1
         captions[mirrored] = self.trainer.mirrored[captions[mirrored]]
         logits, targets = teacher_forcing(
             self.model.decoder, cells, torch.from_numpy(captions).to(cells.device),
@@ -209,7 +224,7 @@ class StageRun:
         return functional.cross_entropy(
             logits.float(), targets, label_smoothing=self.stage.label_smoothing)
 
-    def _self_critical_loss(self, cells, pictures, views) -> Tuple[torch.Tensor, float]:
+    def _self_critical_loss(self, cells, pictures, mirrored) -> Tuple[torch.Tensor, float]:
         """
         Return the loss of REINFORCE and the mean reward.
 
@@ -221,7 +236,7 @@ class StageRun:
             self.trainer.forbidden, self.trainer.config.max_words)
         rewards = np.empty(words.shape[:2])
         for n, group in enumerate(words.cpu().numpy()):
-            if views[n] % 2:
+            if mirrored[n]:
                 group = self.trainer.mirrored[group]
             for k, row in enumerate(group):
                 caption = cut(row.tolist(), vocabulary.end, with_end=True)
@@ -288,7 +303,7 @@ class StageRun:
                 trainer.device, torch.bfloat16, enabled=trainer.config.bfloat16):
             for first in range(0, count, VALIDATION_BATCH):
                 part = slice(first, first + VALIDATION_BATCH)
-                cells = self._cells(self.features['val'][0, part])
+                cells = self._cells(self._on_device(self.features['val'][0, part]))
                 group = trainer.val.captions[part]
                 k = max(map(len, group))
                 captions = self._pad([c + [[]] * (k - len(c)) for c in group])
