@@ -15,6 +15,7 @@
 """Test the encoders against torchvision's, in torch and in OpenCV, and what they are given."""
 
 import copy
+import math
 import tempfile
 
 import cv2
@@ -116,6 +117,12 @@ def test_sizes_of_the_papers(architecture):
     plain = {name: shape for name, shape in shapes_of(features(*KINDS[architecture])).items()
              if not name.endswith('num_batches_tracked')}
     assert parameter_shapes(blocks) == plain
+
+
+def test_efficientnet_has_the_published_number_of_parameters():
+    shapes = parameter_shapes(describe_encoder('efficientnet_lite2'))
+    trained = sum(math.prod(shape) for name, shape in shapes.items() if 'running' not in name)
+    assert trained + 1280 * 1000 + 1000 == 6_092_072  # with its classifier
 
 
 def test_on_the_meta_device_an_encoder_takes_no_memory():

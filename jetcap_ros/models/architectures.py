@@ -23,10 +23,15 @@ this file must not import a framework. Names of parameters are torchvision's
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
 
-# Sandler et al. 2018, table 2: expansion, channels, repeats, stride of the first repeat.
+# Sandler et al. 2018, table 2: kernel, expansion, channels, repeats, stride of the first repeat.
 MOBILENET_V2 = (
-    (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2),
-    (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+    (3, 1, 16, 1, 1), (3, 6, 24, 2, 2), (3, 6, 32, 3, 2), (3, 6, 64, 4, 2),
+    (3, 6, 96, 3, 1), (3, 6, 160, 3, 2), (3, 6, 320, 1, 1))
+# The same layers in other sizes: Tan and Le 2019, scaled to 1.1 times the width and 1.2 times the
+# depth, in the edition without squeeze and excitation. Larger than robots want: a teacher.
+EFFICIENTNET_LITE2 = (
+    (3, 1, 16, 1, 1), (3, 6, 24, 3, 2), (5, 6, 48, 3, 2), (3, 6, 88, 4, 2),
+    (5, 6, 120, 4, 1), (5, 6, 208, 5, 2), (3, 6, 352, 1, 1))
 # Howard et al. 2019, tables 1 and 2: kernel, expanded, channels, squeeze, activation, stride.
 MOBILENET_V3_LARGE = (
     (3, 16, 16, False, 'relu', 1), (3, 64, 24, False, 'relu', 2), (3, 72, 24, False, 'relu', 1),
@@ -43,7 +48,7 @@ MOBILENET_V3_SMALL = (
     (5, 144, 48, True, 'hardswish', 1), (5, 288, 96, True, 'hardswish', 2),
     (5, 576, 96, True, 'hardswish', 1), (5, 576, 96, True, 'hardswish', 1))
 
-ENCODERS = ('mobilenet_v3_small', 'mobilenet_v2', 'mobilenet_v3_large')
+ENCODERS = ('mobilenet_v3_small', 'mobilenet_v2', 'mobilenet_v3_large', 'efficientnet_lite2')
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Block:
 
 
 def norm_epsilon(architecture: str) -> float:
-    """Return the batch normalization epsilon that torchvision trains this encoder with."""
+    """Return the batch normalization epsilon that this encoder is trained with."""
     return 1e-5 if architecture == 'mobilenet_v2' else 1e-3
 
 
@@ -95,17 +100,17 @@ def describe_encoder(
     if architecture not in ENCODERS:
         raise ValueError(
             f'unknown encoder {architecture!r}: this package knows {", ".join(ENCODERS)}')
-    describe = _describe_v2 if architecture == 'mobilenet_v2' else _describe_v3
+    describe = _describe_v3 if architecture.startswith('mobilenet_v3') else _describe_v2
     return describe(architecture, sizes)
 
 
 def recognize_encoder(names) -> str:
     """Return the architecture that parameters of these names belong to, or raise ValueError."""
     names = set(names)
-    if '1.conv.0.0.weight' in names and '18.0.weight' in names:
-        return 'mobilenet_v2'
-    for architecture, last in (('mobilenet_v3_small', 12), ('mobilenet_v3_large', 16)):
-        if '1.block.0.0.weight' in names and f'{last}.0.weight' in names \
+    for architecture, first, last in (
+            ('mobilenet_v2', '1.conv', 18), ('efficientnet_lite2', '1.conv', 22),
+            ('mobilenet_v3_small', '1.block', 12), ('mobilenet_v3_large', '1.block', 16)):
+        if f'{first}.0.0.weight' in names and f'{last}.0.weight' in names \
                 and f'{last + 1}.0.weight' not in names:
             return architecture
     raise ValueError(
@@ -160,9 +165,10 @@ def _divisible(channels: float) -> int:
 
 
 def _describe_v2(architecture: str, sizes) -> List[Block]:
+    table = MOBILENET_V2 if architecture == 'mobilenet_v2' else EFFICIENTNET_LITE2
     add = _Builder(sizes)
     blocks = [Block((add.convolution('0.0', '0.1', 32, 3, 2, 'relu6'),), False)]
-    for expansion, channels, repeats, first_stride in MOBILENET_V2:
+    for kernel, expansion, channels, repeats, first_stride in table:
         for repeat in range(repeats):
             stride = first_stride if repeat == 0 else 1
             prefix = f'{len(blocks)}.conv'
@@ -173,7 +179,7 @@ def _describe_v2(architecture: str, sizes) -> List[Block]:
                     f'{prefix}.0.0', f'{prefix}.0.1', inputs * expansion, 1, 1, 'relu6'))
             n = len(layers)
             layers.append(add.convolution(
-                f'{prefix}.{n}.0', f'{prefix}.{n}.1', 0, 3, stride, 'relu6', depthwise=True))
+                f'{prefix}.{n}.0', f'{prefix}.{n}.1', 0, kernel, stride, 'relu6', depthwise=True))
             layers.append(add.convolution(
                 f'{prefix}.{n + 1}', f'{prefix}.{n + 2}', channels, 1, 1, ''))
             blocks.append(Block(tuple(layers), stride == 1 and inputs == add.channels))
