@@ -29,19 +29,26 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch')
+from torch.nn import functional  # noqa: E402, I100
 
 from jetcap_ros.cli import main, UserError  # noqa: E402, I100
 from jetcap_ros.models.checkpoint import read_checkpoint, WeightReader  # noqa: E402, I100
+from jetcap_ros.models.encoder import MobileNetEncoder  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
     AttentionDecoder, MobileNetCaptioningModel)
+from jetcap_ros.models.vocabulary import Vocabulary  # noqa: E402, I100
+from jetcap_ros.preprocessing import normalize  # noqa: E402, I100
 from jetcap_ros.training import bleu, cider  # noqa: E402, I100
+from jetcap_ros.training.checkpoint import build_model, load_checkpoint  # noqa: E402, I100
 from jetcap_ros.training.config import read_config, write_config  # noqa: E402, I100
 from jetcap_ros.training.dataset import (  # noqa: E402, I100
     build_vocabulary, check_images, encode, read_captions, tokenize)
 from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402, I100
 from jetcap_ros.training.embeddings import read_glove  # noqa: E402, I100
+from jetcap_ros.training.encoder_weights import load_encoder_weights  # noqa: E402, I100
 from jetcap_ros.training.features import cache_features, random_view, view  # noqa: E402, I100
 from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402, I100
+from jetcap_ros.training.teachers import Teachers  # noqa: E402, I100
 
 COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
 SHAPES = ('circle', 'square')
@@ -236,6 +243,61 @@ def test_a_damaged_packed_file_is_no_start(drawn, trained, tmp_path, capsys):
     assert 'packed.safetensors' in capsys.readouterr().err
 
 
+def test_teachers_are_asked_for_their_mean_probabilities(drawn, trained, tmp_path):
+    paths = [str(trained / name) for name in ('1_frozen.pth', 'model.pth')]
+    models = [build_model(load_checkpoint(path)).eval() for path in paths]
+    vocabulary = Vocabulary.from_map(load_checkpoint(paths[0])['word_map'])
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, 224, 224)
+    end, pad = vocabulary.end, vocabulary.word_map['<pad>']
+    captions = torch.tensor([
+        [[vocabulary.start, 5, 6, end], [vocabulary.start, 7, end, pad]],
+        [[vocabulary.start, 6, 6, end], [vocabulary.start, end, pad, pad]]])
+    found = Teachers(paths, vocabulary, 'cpu').probabilities(
+        images, captions, torch.tensor([pad]))
+    with torch.no_grad():
+        expected = sum(
+            model(images.repeat_interleave(2, dim=0), captions.flatten(0, 1))[0].softmax(2)
+            for model in models) / 2
+    wanted = captions.flatten(0, 1)[:, 1:] != pad
+    assert (models[0].decoder.fc.weight != models[1].decoder.fc.weight).any()
+    torch.testing.assert_close(found, expected[wanted])
+
+
+def test_a_model_comes_closer_to_its_teacher(drawn, trained, tmp_path):
+    """Other weights with the teacher's words learn its probabilities, whatever the captions."""
+    teacher = str(trained / 'model.pth')
+    losses = {}
+    for part in ('0.0', '1.0'):
+        out = tmp_path / part
+        assert main(arguments(
+            drawn, out, '--teacher', teacher, '--stages', 'fine-tune', '--set', 'seed=5', '--set',
+            'fine-tune.epochs=8', '--set', f'fine-tune.distillation={part}', '--set',
+            'fine-tune.learning_rate=0.01')) == 0
+        model, expected = (
+            build_model(load_checkpoint(str(path))).eval() for path in (out / 'model.pth', teacher))
+        images = torch.from_numpy(np.concatenate([
+            view(cv2.imread(str(path)), 0, '') for path in sorted((drawn / 'images').iterdir())]))
+        words = torch.tensor([[1, 2]] * len(images))
+        with torch.no_grad():
+            goal = expected(images, words)[0][:, 0].softmax(1)
+            losses[part] = functional.cross_entropy(model(images, words)[0][:, 0], goal).item()
+    assert losses['1.0'] < losses['0.0']
+
+
+def test_teachers_that_cannot_teach(drawn, trained, tmp_path, capsys):
+    settings = ('--stages', 'fine-tune', '--set', 'fine-tune.distillation=0.5')
+    assert main(arguments(drawn, tmp_path / 'a', *settings)) == 2
+    assert 'needs a --teacher' in capsys.readouterr().err
+    teacher = ('--teacher', str(trained / 'model.pth'))
+    assert main(arguments(
+        drawn, tmp_path / 'b', *settings, *teacher, '--set', 'fine-tune.views=2')) == 2
+    assert 'views: 0' in capsys.readouterr().err
+    assert main(arguments(
+        drawn, tmp_path / 'c', *settings, *teacher, '--set', 'min_count=7')) == 2
+    assert 'another vocabulary' in capsys.readouterr().err
+
+
 def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
     out = tmp_path / 'runs'
     settings = ('--set', 'self-critical.runs=2', '--set', 'self-critical.pull_back=0.25')
@@ -252,6 +314,40 @@ def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
     assert main(arguments(drawn, out, *settings)) == 0
     again = torch.load(out / 'model.pth', weights_only=True)['model_state_dict']
     assert torch.equal(again['decoder.fc.weight'], after)
+
+
+def test_weights_of_efficientnet_take_in_their_own_normalization(tmp_path):
+    names = {'0.0': '_conv_stem', '0.1': '_bn0', '22.0': '_conv_head', '22.1': '_bn1'}
+    parts = ('_expand_conv', '_bn0'), ('_depthwise_conv', '_bn1'), ('_project_conv', '_bn2')
+    encoder = MobileNetEncoder('efficientnet_lite2').eval()
+    for number, block in enumerate(encoder.blocks[1:-1]):
+        for layer, (convolution, norm) in zip(block.layers, parts[-len(block.layers):]):
+            names[layer.name] = f'_blocks.{number}.{convolution}'
+            names[layer.norm] = f'_blocks.{number}.{norm}'
+    torch.manual_seed(1)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+    tensors = {}
+    for name, tensor in encoder.state_dict().items():
+        layer, _, kind = name.rpartition('.')
+        tensors[f'{names[layer]}.{kind}'] = tensor
+    torch.save(tensors, tmp_path / 'lite2.pth')
+    weights = load_encoder_weights('efficientnet_lite2', str(tmp_path / 'lite2.pth'))
+    ours = MobileNetEncoder('efficientnet_lite2').eval()
+    ours.load_state_dict(weights)
+    image = np.random.default_rng(1).integers(256, size=(224, 224, 3), dtype=np.uint8)
+    theirs = (torch.from_numpy(image).permute(2, 0, 1)[None].float() - 127) / 128
+    with torch.no_grad():
+        found = ours.run_blocks(torch.from_numpy(normalize(image)), 0, 1)
+        expected = encoder.run_blocks(theirs, 0, 1)
+    # Beyond the edges the one sees the mean colour, the other grey.
+    torch.testing.assert_close(found[:, :, 1:, 1:], expected[:, :, 1:, 1:], rtol=0, atol=1e-5)
+    assert not torch.equal(weights['0.0.weight'], tensors['_conv_stem.weight'])
+    del tensors['_conv_head.weight']
+    torch.save(tensors, tmp_path / 'part.pth')
+    with pytest.raises(UserError, match='not the weights of efficientnet_lite2'):
+        load_encoder_weights('efficientnet_lite2', str(tmp_path / 'part.pth'))
 
 
 # Formats

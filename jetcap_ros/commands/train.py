@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "downloads them; 'none': random ones")
     parser.add_argument('--init', metavar='FILE',
                         help='start from this checkpoint (.pth, or packed), with its vocabulary')
+    parser.add_argument('--teacher', action='append', default=[], metavar='FILE',
+                        help='a trained checkpoint that stages with `distillation` learn from; '
+                             'may be repeated')
     parser.add_argument('--glove', metavar='FILE', help='word vectors to start from, as text')
     parser.add_argument('--cache', metavar='DIR',
                         help='folder for features of frozen blocks (default: OUT/cache; may be '

@@ -15,12 +15,14 @@
 """Write checkpoints as training makes them: a torch dict, read again with weights_only."""
 
 import os
-from typing import Any, Dict, Mapping, Sequence
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import torch
 
+from ..cli import UserError
 from ..models.architectures import norm_epsilon, SqueezeExcitation
-from ..models.checkpoint import Checkpoint, WeightReader
+from ..models.checkpoint import Checkpoint, CheckpointError, read_checkpoint, WeightReader
+from ..models.encoder import MobileNetEncoder
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
@@ -33,12 +35,26 @@ def save_atomically(contents: Mapping[str, Any], path: str) -> None:
 
 def checkpoint_contents(
         model: MobileNetCaptioningModel, vocabulary: Vocabulary) -> Dict[str, Any]:
-    """Return a model as the dict of a `.pth` file."""
+    """
+    Return a model as the dict of a `.pth` file.
+
+    A folded encoder gets batch normalization again, one that does nothing but add its bias.
+    """
     decoder = model.decoder
+    state = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()}
+    if model.encoder.folded:
+        for layer, norm in _normalized(model.encoder):
+            bias = state.pop(layer + '.bias')
+            state[norm + '.weight'] = torch.ones_like(bias)
+            state[norm + '.bias'] = bias
+            state[norm + '.running_mean'] = torch.zeros_like(bias)
+            state[norm + '.running_var'] = torch.full_like(
+                bias, 1 - norm_epsilon(model.encoder.architecture))
+            state[norm + '.num_batches_tracked'] = torch.zeros((), dtype=torch.long)
     return {
-        'model_state_dict': {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in model.state_dict().items()},
+        'model_state_dict': state,
         'word_map': dict(vocabulary.word_map),
         'rev_word_map': dict(enumerate(vocabulary.words)),
         'vocab_size': len(vocabulary),
@@ -49,33 +65,75 @@ def checkpoint_contents(
     }
 
 
-def unpack(packed: Checkpoint) -> Dict[str, Any]:
+def build_model(contents: Mapping[str, Any]) -> MobileNetCaptioningModel:
     """
-    Return a packed file as the dict of a `.pth` file, to train it on.
+    Return the model that `checkpoint_contents` gave, its encoder folded.
 
-    Its convolutions have a bias where training has batch normalization; that becomes one which
-    does nothing else.
+    Batch normalization keeps its statistics in training, so that it can be part of the
+    convolutions: a step of the encoder takes 0.6 of the time.
     """
+    encoder = MobileNetEncoder(contents['encoder'], folded=True)
+    model = MobileNetCaptioningModel(
+        len(contents['word_map']), contents['embed_dim'], contents['decoder_dim'],
+        contents['attention_dim'], encoder)
+    load_weights(model, contents)
+    return model
+
+
+def load_weights(model: MobileNetCaptioningModel, contents: Mapping[str, Any]) -> None:
+    """Load the weights of a `.pth` file into a model with a folded encoder."""
+    state = dict(contents['model_state_dict'])
+    epsilon = norm_epsilon(model.encoder.architecture)
+    for layer, norm in _normalized(model.encoder):
+        gain, bias, mean, variance = (
+            state.pop(f'{norm}.{name}').double()
+            for name in ('weight', 'bias', 'running_mean', 'running_var'))
+        state.pop(norm + '.num_batches_tracked', None)
+        gain = gain / torch.sqrt(variance + epsilon)
+        weight = state[layer + '.weight']
+        state[layer + '.weight'] = (weight * gain[:, None, None, None]).to(weight.dtype)
+        state[layer + '.bias'] = (bias - mean * gain).to(weight.dtype)
+    model.load_state_dict(state)
+
+
+def _normalized(encoder: MobileNetEncoder) -> List[Tuple[str, str]]:
+    """Return the names of the convolutions and of their batch normalization."""
+    return [
+        (f'encoder.{layer.name}', f'encoder.{layer.norm}')
+        for block in encoder.blocks for layer in block.layers
+        if not isinstance(layer, SqueezeExcitation)]
+
+
+def load_checkpoint(path: str) -> Dict[str, Any]:
+    """
+    Return what `checkpoint_contents` gave, from a `.pth` or a packed file.
+
+    :raises UserError: if it is neither, or damaged.
+    """
+    try:
+        if path.endswith('.safetensors'):
+            return unpack(read_checkpoint(path))
+        contents = torch.load(path, map_location='cpu', weights_only=True)
+        build_model(contents)
+        return contents
+    except CheckpointError as error:
+        raise UserError(str(error)) from None
+    except Exception as error:  # torch raises whatever the damage trips
+        raise UserError(
+            f'{path}: not a checkpoint that `jetcap train` wrote '
+            f'({type(error).__name__}: {str(error).splitlines()[0]})') from None
+
+
+def unpack(packed: Checkpoint) -> Dict[str, Any]:
+    """Return a packed file as the dict of a `.pth` file, to train it on."""
+    encoder = MobileNetEncoder(packed.architecture, packed.blocks, folded=True)
     model = MobileNetCaptioningModel(
         len(packed.vocabulary), packed.embed_dim, packed.decoder_dim, packed.attention_dim,
-        packed.architecture)
-    state = model.state_dict()
-    norms = {
-        f'encoder.{layer.name}.bias': f'encoder.{layer.norm}'
-        for block in packed.blocks for layer in block.layers
-        if not isinstance(layer, SqueezeExcitation)}
+        encoder)
     with WeightReader(packed) as reader:
-        for name in packed.parameter_shapes():
-            value = torch.from_numpy(reader.array(name).copy())
-            if name in norms:
-                norm = norms[name]
-                state[norm + '.weight'] = torch.ones_like(value)
-                state[norm + '.running_mean'] = torch.zeros_like(value)
-                state[norm + '.running_var'] = torch.full_like(
-                    value, 1 - norm_epsilon(packed.architecture))
-                name = norm + '.bias'
-            state[name] = value
-    model.load_state_dict(state)
+        model.load_state_dict({
+            name: torch.from_numpy(reader.array(name).copy())
+            for name in packed.parameter_shapes()})
     return checkpoint_contents(model, packed.vocabulary)
 
 

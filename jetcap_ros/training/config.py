@@ -43,6 +43,7 @@ class Stage:
     dropout: float = 0.4
     feature_dropout: float = 0.1
     label_smoothing: float = 0.1
+    distillation: float = 0.0  # part of the teachers' probabilities in the targets; views: 0
     average: float = 0.999  # decay of the moving average of the weights, which is what is kept
     runs: int = 1  # from the same weights, with the seeds from `seed` on, averaged at the end
     pull_back: float = 0.0  # part of the weights before the stage in those it leaves

@@ -17,18 +17,17 @@
 import argparse
 import dataclasses
 import os
-from typing import Dict, Optional
 
 import torch
 
-from .checkpoint import unpack
+from .checkpoint import build_model, checkpoint_contents, load_checkpoint
 from .config import make_stage, read_config, TrainingConfig, write_config
 from .dataset import check_images, read_captions
 from .decoding import initialize
 from .embeddings import read_glove
+from .encoder_weights import load_encoder_weights
 from .trainer import prepare_vocabulary, Trainer
 from ..cli import UserError
-from ..models.checkpoint import CheckpointError, read_checkpoint
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
@@ -53,20 +52,19 @@ def train(args: argparse.Namespace) -> str:
     initial = _read_initial(args.init, config) if args.init else None
     vocabulary = Vocabulary.from_map(initial['word_map']) if initial \
         else prepare_vocabulary(pictures, config)
-    model = MobileNetCaptioningModel(
-        len(vocabulary), config.embed_dim, config.decoder_dim, config.attention_dim,
-        config.encoder)
-    if initial:
-        model.load_state_dict(initial['model_state_dict'])
-    else:
+    if not initial:
+        model = MobileNetCaptioningModel(
+            len(vocabulary), config.embed_dim, config.decoder_dim, config.attention_dim,
+            config.encoder)
         initialize(model.decoder, read_glove(args.glove, vocabulary, config.embed_dim)
                    if args.glove else None)
         weights = load_encoder_weights(config.encoder, args.encoder_weights)
         if weights is not None:
             model.encoder.load_state_dict(weights)
+        initial = checkpoint_contents(model, vocabulary)
     return Trainer(
-        config, pictures, args.images, vocabulary, model, args.out, cache, args.device,
-        args.save_every).run()
+        config, pictures, args.images, vocabulary, build_model(initial), args.out, cache,
+        args.teacher, args.device, args.save_every).run()
 
 
 def _configuration(args: argparse.Namespace) -> TrainingConfig:
@@ -101,51 +99,7 @@ def _until(config: TrainingConfig, stages: int) -> TrainingConfig:
 
 def _read_initial(path: str, config: TrainingConfig) -> dict:
     """Return a checkpoint to start from; the sizes of the configuration become its sizes."""
-    try:
-        if path.endswith('.safetensors'):
-            contents = unpack(read_checkpoint(path))
-        else:
-            contents = torch.load(path, map_location='cpu', weights_only=True)
-        for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
-            setattr(config, name, contents[name])
-        contents['model_state_dict'], contents['word_map']
-    except CheckpointError as error:
-        raise UserError(str(error)) from None
-    except Exception as error:  # torch raises whatever the damage trips
-        raise UserError(
-            f'{path}: not a checkpoint that `jetcap train` wrote '
-            f'({type(error).__name__}: {str(error).splitlines()[0]})') from None
+    contents = load_checkpoint(path)
+    for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
+        setattr(config, name, contents[name])
     return contents
-
-
-def load_encoder_weights(
-        architecture: str, path: Optional[str] = None) -> Optional[Dict[str, torch.Tensor]]:
-    """
-    Return the weights of torchvision's model as our encoder names them.
-
-    :param path: a state dict of the whole model or of its features; None: torchvision's own
-        download; 'none': no weights.
-    """
-    if path == 'none':
-        return None
-    try:
-        if path is None:
-            import torchvision
-            tensors = torchvision.models.get_model(architecture, weights='DEFAULT').state_dict()
-        else:
-            tensors = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # no network, or whatever a damaged file trips
-        hint = '' if path else '. Pass a file of them with --encoder-weights'
-        raise UserError(
-            f'cannot load the weights of {architecture} from {path or "torchvision"}: '
-            f'{str(error).splitlines()[0]}{hint}') from None
-    weights = {
-        name[len('features.'):]: tensor for name, tensor in tensors.items()
-        if name.startswith('features.')} or tensors
-    try:
-        MobileNetCaptioningModel(4, 1, 1, 1, architecture).encoder.load_state_dict(weights)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(
-            f'{path}: not the weights of {architecture}: {str(error).splitlines()[-1].strip()}'
-        ) from None
-    return weights

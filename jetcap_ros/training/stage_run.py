@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from . import journal
 from .bleu import corpus_bleu4, sentence_bleu4
-from .checkpoint import checkpoint_contents, save_atomically
+from .checkpoint import checkpoint_contents, load_weights, save_atomically
 from .cider import CiderD
 from .config import Stage
 from .decoding import decode, teacher_forcing
@@ -63,11 +63,15 @@ class StageRun:
         else:
             before = torch.load(
                 trainer.stage_path(index - 1), map_location=trainer.device, weights_only=True)
-            self.model.load_state_dict(before['model_state_dict'])
+            load_weights(self.model, before)
         blocks = len(self.model.encoder.blocks)
         self.block = blocks if self.stage.from_block is None else self.stage.from_block
         if self.block > blocks:
             raise UserError(f'from_block is {self.block}, but the encoder has {blocks} blocks')
+        if self.stage.distillation and (self.stage.views or not trainer.teachers.models):
+            raise UserError(
+                f'{self.stage.name}: distillation needs a --teacher, and views: 0, so that the '
+                'teacher sees what the model sees')
         encoder = self.model.encoder.eval().to(memory_format=torch.channels_last)
         self.features = {
             name: cache_features(
@@ -157,13 +161,14 @@ class StageRun:
             group['lr'] = group['rate'] * factor
         self.model.decoder.train()
         with torch.autocast(self.trainer.device, torch.bfloat16, enabled=config.bfloat16):
-            features, mirrored = self._features(pictures, random)
+            images, features, mirrored = self._features(pictures, random)
             cells = self._cells(features)
             cells = functional.dropout(cells, stage.feature_dropout)
             if stage.kind == 'self-critical':
                 loss, reward = self._self_critical_loss(cells, pictures, mirrored)
             else:
-                loss, reward = self._likelihood_loss(cells, pictures, mirrored, random), 0.0
+                loss = self._likelihood_loss(cells, images, pictures, mirrored, random)
+                reward = 0.0
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(
@@ -179,19 +184,19 @@ class StageRun:
             self.totals[0] + loss.item(), self.totals[1] + reward, self.totals[2] + 1]
 
     def _features(
-            self, pictures: np.ndarray,
-            random: np.random.Generator) -> Tuple[torch.Tensor, np.ndarray]:
-        """Return what the frozen blocks give for a view of each picture, and which mirror it."""
+            self, pictures: np.ndarray, random: np.random.Generator
+    ) -> Tuple[Optional[torch.Tensor], torch.Tensor, np.ndarray]:
+        """Return fresh views, if any, what the frozen blocks give, and which are mirrored."""
         trainer = self.trainer
         if self.stage.views:
             views = random.integers(self.stage.views, size=len(pictures))
-            return self._on_device(self.features['train'][views, pictures]), views % 2 == 1
+            return None, self._on_device(self.features['train'][views, pictures]), views % 2 == 1
         views = [random_view(read_image(os.path.join(
             trainer.images, trainer.train.files[i])), random) for i in pictures]
         x = self._on_device(np.concatenate([image for image, _ in views]))
         with torch.no_grad():
-            x = self.model.encoder.run_blocks(x, 0, self.block)
-        return x, np.array([mirrored for _, mirrored in views])
+            features = self.model.encoder.run_blocks(x, 0, self.block)
+        return x, features, np.array([mirrored for _, mirrored in views])
 
     def _on_device(self, values: np.ndarray) -> torch.Tensor:
         x = torch.from_numpy(np.array(values)).to(self.trainer.device).float()
@@ -209,7 +214,7 @@ class StageRun:
             [caption + [pad] * (length - len(caption)) for caption in group]
             for group in captions])
 
-    def _likelihood_loss(self, cells, pictures, mirrored, random) -> torch.Tensor:
+    def _likelihood_loss(self, cells, images, pictures, mirrored, random) -> torch.Tensor:
         k = self.trainer.config.captions_per_picture
         drawn = []
         for picture in pictures:
@@ -218,11 +223,17 @@ class StageRun:
             drawn.append([captions[picks[i % len(captions)]] for i in range(k)])
         captions = self._pad(drawn)
         captions[mirrored] = self.trainer.mirrored[captions[mirrored]]
+        words = torch.from_numpy(captions).to(cells.device)
         logits, targets = teacher_forcing(
-            self.model.decoder, cells, torch.from_numpy(captions).to(cells.device),
-            self.trainer.ignored)
-        return functional.cross_entropy(
-            logits.float(), targets, label_smoothing=self.stage.label_smoothing)
+            self.model.decoder, cells, words, self.trainer.ignored)
+        logits = logits.float()
+        loss = functional.cross_entropy(
+            logits, targets, label_smoothing=self.stage.label_smoothing)
+        part = self.stage.distillation
+        if part:
+            probable = self.trainer.teachers.probabilities(images, words, self.trainer.ignored)
+            loss = (1 - part) * loss + part * functional.cross_entropy(logits, probable)
+        return loss
 
     def _self_critical_loss(self, cells, pictures, mirrored) -> Tuple[torch.Tensor, float]:
         """

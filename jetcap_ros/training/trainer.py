@@ -26,6 +26,7 @@ from .cider import CiderD
 from .config import TrainingConfig
 from .dataset import build_vocabulary, CaptionedPicture, encode, tokenize
 from .stage_run import StageRun
+from .teachers import Teachers
 from ..cli import UserError
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
@@ -57,18 +58,20 @@ class Trainer:
     Runs the stages of a configuration.
 
     :param pictures: of the splits 'train' and 'val'; others are left alone.
-    :param model: with the encoder to start from; its decoder fits `vocabulary`.
+    :param model: to start from, its encoder folded; its decoder fits `vocabulary`.
     :param out: folder of everything the run writes; a run found there is taken up.
+    :param teachers: checkpoints that stages with `distillation` learn from.
     """
 
     def __init__(
             self, config: TrainingConfig, pictures: Sequence[CaptionedPicture], images: str,
             vocabulary: Vocabulary, model: MobileNetCaptioningModel, out: str, cache: str,
-            device: str = 'cpu', save_every_s: float = 60.0) -> None:
+            teachers: Sequence[str] = (), device: str = 'cpu', save_every_s: float = 60.0) -> None:
         self.config, self.images, self.vocabulary = config, images, vocabulary
         self.model = model.to(device)
         self.device, self.out, self.cache = device, out, cache
         self.save_every_s = save_every_s
+        self.teachers = Teachers(teachers, vocabulary, device)
         self.train = Split([p for p in pictures if p.split == 'train'], config, vocabulary)
         self.val = Split([p for p in pictures if p.split == 'val'], config, vocabulary)
         self.val_scorer = CiderD(self.val.references(with_end=False))
