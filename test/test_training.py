@@ -285,6 +285,19 @@ def test_a_model_comes_closer_to_its_teacher(drawn, trained, tmp_path):
     assert losses['1.0'] < losses['0.0']
 
 
+def test_likelihood_keeps_self_critical_training_to_what_people_say(drawn, trained, tmp_path):
+    losses = []
+    for weight in (0, 2):
+        out = tmp_path / str(weight)
+        assert main(arguments(
+            drawn, out, '--init', str(trained / '1_frozen.pth'), '--stages', 'self-critical',
+            '--set', 'self-critical.epochs=6', '--set', 'self-critical.learning_rate=0.01',
+            '--set', f'self-critical.likelihood_weight={weight}')) == 0
+        with open(out / 'log.csv', newline='') as file:
+            losses.append(float(list(csv.DictReader(file))[-1]['val_loss']))
+    assert losses[1] < losses[0]
+
+
 def test_teachers_that_cannot_teach(drawn, trained, tmp_path, capsys):
     settings = ('--stages', 'fine-tune', '--set', 'fine-tune.distillation=0.5')
     assert main(arguments(drawn, tmp_path / 'a', *settings)) == 2

@@ -47,6 +47,7 @@ class Stage:
     average: float = 0.999  # decay of the moving average of the weights, which is what is kept
     runs: int = 1  # from the same weights, with the seeds from `seed` on, averaged at the end
     pull_back: float = 0.0  # part of the weights before the stage in those it leaves
+    likelihood_weight: float = 0.0  # of the words' cross-entropy beside reward (self-critical)
     samples: int = 5  # captions drawn a picture (self-critical)
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
     meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)

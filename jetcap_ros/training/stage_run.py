@@ -164,11 +164,13 @@ class StageRun:
             images, features, mirrored = self._features(pictures, random)
             cells = self._cells(features)
             cells = functional.dropout(cells, stage.feature_dropout)
+            loss, reward, weight = 0.0, 0.0, 1.0
             if stage.kind == 'self-critical':
                 loss, reward = self._self_critical_loss(cells, pictures, mirrored)
-            else:
-                loss = self._likelihood_loss(cells, images, pictures, mirrored, random)
-                reward = 0.0
+                weight = stage.likelihood_weight
+            if weight:
+                loss = loss + weight * self._likelihood_loss(
+                    cells, images, pictures, mirrored, random)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(
