@@ -462,9 +462,12 @@ def test_config_is_written_as_it_is_read(tmp_path):
     assert read_config(str(tmp_path / 'b.yaml')) == config
 
 
-def test_shipped_configuration_is_valid():
-    path = os.path.join(os.path.dirname(__file__), '..', 'config', 'training', 'mobilenet_v2.yaml')
-    assert read_config(path).encoder == 'mobilenet_v2'
+@pytest.mark.parametrize('name', [
+    'mobilenet_v2', 'mobilenet_v2_continued', 'mobilenet_v2_distilled', 'efficientnet_lite2'])
+def test_shipped_configurations_are_valid(name):
+    folder = os.path.join(os.path.dirname(__file__), '..', 'config', 'training')
+    config = read_config(os.path.join(folder, name + '.yaml'))
+    assert name.startswith(config.encoder) and config.stages
 
 
 # Parts
