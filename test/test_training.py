@@ -32,6 +32,7 @@ torch = pytest.importorskip('torch')
 from torch.nn import functional  # noqa: E402, I100
 
 from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.lazy_loader import LazyModel  # noqa: E402, I100
 from jetcap_ros.models.checkpoint import read_checkpoint, WeightReader  # noqa: E402, I100
 from jetcap_ros.models.encoder import MobileNetEncoder  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
@@ -327,6 +328,71 @@ def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
     assert main(arguments(drawn, out, *settings)) == 0
     again = torch.load(out / 'model.pth', weights_only=True)['model_state_dict']
     assert torch.equal(again['decoder.fc.weight'], after)
+
+
+def test_average_of_checkpoints(drawn, trained, tmp_path, capsys):
+    paths = [str(trained / name) for name in ('1_frozen.pth', '2_fine-tune.pth')]
+    packed = str(tmp_path / 'packed.safetensors')
+    assert main(['pack', paths[1], '--out', packed, '--quantize', 'none']) == 0
+    out = str(tmp_path / 'average.pth')
+    assert main(['average', paths[0], packed, '--parts', '0.25,0.75', '--out', out]) == 0
+    assert '0.25' in capsys.readouterr().out
+    one, two, average = (
+        torch.load(path, weights_only=True)['model_state_dict'] for path in (*paths, out))
+    assert average.keys() == one.keys()
+    for name in ('decoder.fc.weight', 'encoder.12.0.weight'):
+        assert not torch.equal(one[name], two[name])
+        torch.testing.assert_close(average[name], 0.25 * one[name] + 0.75 * two[name])
+    model = LazyModel(out, 'mobilenet', quantize='none', reserve_memory_mb=0).model
+    assert model.caption(np.zeros((48, 64, 3), np.uint8), 3, 20).text
+
+
+def test_normalization_is_averaged_with_the_weights_it_belongs_to(trained, tmp_path):
+    contents = torch.load(trained / 'model.pth', weights_only=True)
+    state = contents['model_state_dict']
+    scaled = dict(state)
+    for name in ('0.0.weight', '0.1.weight'):  # twice the weights, half the gain: the same layer
+        factor = 2.0 if name == '0.0.weight' else 0.5
+        scaled[f'encoder.{name}'] = factor * state[f'encoder.{name}']
+    other, out = tmp_path / 'other.pth', str(tmp_path / 'average.pth')
+    torch.save({**contents, 'model_state_dict': scaled}, other)
+    assert main(['average', str(trained / 'model.pth'), str(other), '--out', out]) == 0
+    image = torch.rand(1, 3, 224, 224)
+    cells = [build_model(load_checkpoint(str(path))).cells(image)
+             for path in (trained / 'model.pth', out)]
+    torch.testing.assert_close(*cells)
+
+
+@pytest.mark.parametrize('more, message', [
+    (('--parts', '0.5,0.4'), 'together 0.9'),
+    (('--parts', '0.5'), '1 parts of 2'),
+    (('--parts', 'half,half'), "'half'"),
+    (('--parts', 'nan,1'), 'together nan'),
+    (('--out', 'average.safetensors'), 'ends in .pth'),
+])
+def test_parts_that_make_no_average(trained, tmp_path, monkeypatch, capsys, more, message):
+    monkeypatch.chdir(tmp_path)
+    model = str(trained / 'model.pth')
+    assert main(['average', model, model, '--out', 'average.pth', *more]) == 2
+    assert message in capsys.readouterr().err
+    assert not os.listdir(tmp_path)
+
+
+def test_only_checkpoints_of_one_model_are_averaged(drawn, trained, tmp_path, capsys):
+    out = str(tmp_path / 'average.pth')
+    for name, setting, message in (
+            ('words', 'min_count=7', 'not the vocabulary'),
+            ('sizes', 'decoder_dim=40', 'not the encoder and sizes')):
+        assert main(arguments(
+            drawn, tmp_path / name, '--stages', 'frozen', '--set', 'frozen.epochs=0',
+            '--set', setting)) == 0
+        other = str(tmp_path / name / 'model.pth')
+        assert main(['average', str(trained / 'model.pth'), other, '--out', out]) == 2
+        assert f'{other}: {message}' in capsys.readouterr().err
+    other = tmp_path / 'broken.pth'
+    other.write_bytes(b'PK')
+    assert main(['average', str(trained / 'model.pth'), str(other), '--out', out]) == 2
+    assert 'broken.pth' in capsys.readouterr().err and not os.path.exists(out)
 
 
 def test_weights_of_efficientnet_take_in_their_own_normalization(tmp_path):

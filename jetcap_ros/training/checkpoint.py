@@ -145,13 +145,22 @@ def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) 
     better than they do (Wortsman et al. 2022, "Model soups"); averaged with the weights they went
     on from, they keep more of what those knew (Wortsman et al. 2022, "Robust fine-tuning").
 
+    :param paths: `.pth` or packed files; their calibrations are not those of the average.
     :param parts: of each checkpoint in the average, together 1.
+    :raises UserError: if one cannot be read, or is of another model or vocabulary.
     """
-    contents = [torch.load(path, map_location='cpu', weights_only=True) for path in paths]
-    states = [c['model_state_dict'] for c in contents]
-    for name, tensor in states[0].items():
-        if tensor.is_floating_point():
+    contents = [load_checkpoint(path) for path in paths]
+    vocabulary = Vocabulary.from_map(contents[0]['word_map'])
+    # Folded, so that weights and batch normalization are averaged together.
+    average, *others = [build_model(c) for c in contents]
+    shapes = {name: tensor.shape for name, tensor in average.named_parameters()}
+    for path, content, model in zip(paths[1:], contents[1:], others):
+        if Vocabulary.from_map(content['word_map']).words != vocabulary.words:
+            raise UserError(f'{path}: not the vocabulary of {paths[0]}')
+        if {name: tensor.shape for name, tensor in model.named_parameters()} != shapes:
+            raise UserError(f'{path}: not the encoder and sizes of {paths[0]}')
+    with torch.no_grad():
+        for tensor, *tensors in zip(*(model.parameters() for model in (average, *others))):
             # As differences, so that what no run has changed stays as it is to the last bit.
-            states[0][name] = tensor + sum(
-                part * (state[name] - tensor) for part, state in zip(parts, states))
-    save_atomically(contents[0], out)
+            tensor += sum(part * (other - tensor) for part, other in zip(parts[1:], tensors))
+    save_atomically(checkpoint_contents(average, vocabulary), out)
