@@ -210,6 +210,7 @@ class LazyModel:
         from .models.checkpoint import WeightReader
         from .models.decoder import Decoder
         from .models.torch_products import has_int8_engine, torch_product
+        from .models.word_detector import WordDetector
         checkpoint, device, quantize = self.checkpoint, self._device, self._quantize
         dtype = torch.float32 if device == 'cpu' else torch.float16
         if quantize == 'int8' and device == 'cpu' and not has_int8_engine():
@@ -231,3 +232,7 @@ class LazyModel:
                 lambda name: reader.read(f'decoder.{name}', quantize), checkpoint.embed_dim,
                 checkpoint.decoder_dim, checkpoint.attention_dim,
                 functools.partial(torch_product, device=device))
+            if checkpoint.words:
+                model.word_detector = WordDetector(
+                    lambda name: reader.read(f'words.{name}', quantize),
+                    functools.partial(torch_product, device=device))

@@ -249,7 +249,8 @@ def test_the_sha256_is_checked(files):
     ('score_calibration', lambda c: c.update(score_calibration={'slope': 1})),
     ('search', lambda c: c.update(search=[1])),
     ('length_penalty', lambda c: c.update(search={'length_penalty': -1.0})),
-    ('block_ngram', lambda c: c.update(search={'block_ngram': 1e300}))])
+    ('block_ngram', lambda c: c.update(search={'block_ngram': 1e300})),
+    ('word_gain', lambda c: c.update(search={'word_gain': -0.5}))])
 def test_contents_that_do_not_fit_together(files, text, change):
     refused(files.changed(change), text)
 

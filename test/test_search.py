@@ -145,6 +145,23 @@ def test_stopping_early_loses_nothing(
     assert found.attention[1:, 1].tolist() == found.indices[:-1]
 
 
+@pytest.mark.parametrize('seed', range(8))
+def test_gains_raise_words_until_they_are_said(seed):
+    """The search is that of a decoder whose logits are raised where a caption lacks the word."""
+    gains = np.array([0, 0, 3, 0.5, 1.5], np.float32)
+    decoder, raised = TableDecoder(seed), TableDecoder(seed)
+
+    def logits(read):
+        lacking = [word not in read[1:] for word in range(raised.words)]
+        return decoder.logits(read) + gains * lacking
+
+    raised.logits = logits
+    found = beam_search(decoder, None, START, END, 6, 3, gains=gains)
+    wanted = beam_search(raised, None, START, END, 6, 3)
+    assert found.indices == wanted.indices
+    assert found.log_probability == pytest.approx(wanted.log_probability, abs=1e-4)
+
+
 def test_a_long_good_caption_beats_a_short_one_only_with_a_penalty():
     class Decoder(TableDecoder):
 

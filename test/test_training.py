@@ -32,15 +32,17 @@ torch = pytest.importorskip('torch')
 from torch.nn import functional  # noqa: E402, I100
 
 from jetcap_ros.cli import main, UserError  # noqa: E402, I100
-from jetcap_ros.lazy_loader import LazyModel  # noqa: E402, I100
-from jetcap_ros.models.checkpoint import read_checkpoint, WeightReader  # noqa: E402, I100
+from jetcap_ros.lazy_loader import LazyModel, SHIPPED_CHECKPOINT  # noqa: E402, I100
+from jetcap_ros.models.checkpoint import (  # noqa: E402, I100
+    CheckpointError, read_checkpoint, WeightReader)
 from jetcap_ros.models.encoder import MobileNetEncoder  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
-    AttentionDecoder, MobileNetCaptioningModel)
+    AttentionDecoder, MobileNetCaptioningModel, WordLayers)
 from jetcap_ros.models.vocabulary import Vocabulary  # noqa: E402, I100
-from jetcap_ros.preprocessing import normalize  # noqa: E402, I100
+from jetcap_ros.preprocessing import normalize, squash  # noqa: E402, I100
 from jetcap_ros.training import bleu, cider  # noqa: E402, I100
-from jetcap_ros.training.checkpoint import build_model, load_checkpoint  # noqa: E402, I100
+from jetcap_ros.training.checkpoint import (  # noqa: E402, I100
+    build_model, checkpoint_contents, load_checkpoint)
 from jetcap_ros.training.config import read_config, write_config  # noqa: E402, I100
 from jetcap_ros.training.dataset import (  # noqa: E402, I100
     build_vocabulary, check_images, encode, read_captions, tokenize)
@@ -393,6 +395,107 @@ def test_only_checkpoints_of_one_model_are_averaged(drawn, trained, tmp_path, ca
     other.write_bytes(b'PK')
     assert main(['average', str(trained / 'model.pth'), str(other), '--out', out]) == 2
     assert 'broken.pth' in capsys.readouterr().err and not os.path.exists(out)
+
+
+@pytest.fixture(scope='session')
+def detecting(drawn, tmp_path_factory):
+    """Return the folder of a run that taught the shipped checkpoint to detect drawn words."""
+    out = tmp_path_factory.mktemp('detecting')
+    config = out / 'words.yaml'
+    config.write_text(
+        'stages: {words: {epochs: 30, batch_pictures: 4, views: 2, learning_rate: 0.003, '
+        'dropout: 0.0, words_dim: 12}}')
+    assert main(arguments(
+        drawn, out / 'run', '--config', str(config), '--init', SHIPPED_CHECKPOINT)) == 0
+    return out / 'run'
+
+
+def test_words_are_detected_in_pictures(drawn, detecting):
+    before, after = (
+        torch.load(detecting / name, weights_only=True)['model_state_dict']
+        for name in ('0_initial.pth', 'model.pth'))
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    contents = load_checkpoint(str(detecting / 'model.pth'))
+    model, word_map, right = build_model(contents).eval(), contents['word_map'], 0
+    for number in range(10):
+        image = cv2.imread(str(drawn / 'images' / f'{number}.png'))[..., ::-1]
+        with torch.no_grad():
+            gains = model.words(model.cells(torch.from_numpy(normalize(squash(image)))))[0]
+        found = max(COLOURS, key=lambda colour: gains[word_map[colour]])
+        right += found == list(COLOURS)[number % 3]
+    assert right >= 8
+
+
+@pytest.mark.parametrize('quantize', ('none', 'int8'))
+def test_both_models_search_with_the_detected_words(tmp_path, photograph, quantize):
+    contents = load_checkpoint(SHIPPED_CHECKPOINT)
+    plain = build_model(contents).eval()
+    torch.manual_seed(5)
+    plain.words = WordLayers(len(contents['word_map']), 1280, 24).eval()
+    with torch.no_grad():
+        plain.words.mean.fill_(0.3)
+        plain.words.deviation.fill_(0.4)
+        plain.words.out.weight.mul_(10)
+        wanted = torch.relu(plain.words(plain.cells(
+            torch.from_numpy(normalize(squash(photograph))))))[0].numpy()
+    vocabulary = Vocabulary.from_map(contents['word_map'])
+    path, packed = str(tmp_path / 'words.pth'), str(tmp_path / 'words.safetensors')
+    torch.save(checkpoint_contents(plain, vocabulary), path)
+    assert main(['pack', path, '--out', packed, '--quantize', quantize]) == 0
+    captions = set()
+    for name, file in (('mobilenet', path), ('mobilenet', packed), ('simple', packed)):
+        model = LazyModel(file, name, quantize=quantize, reserve_memory_mb=0).model
+        x = model.as_input(photograph)
+        gains = model.word_detector(model.search_cells(
+            x if name == 'simple' else torch.from_numpy(x)))
+        np.testing.assert_allclose(gains, wanted, atol=0.01 if quantize == 'none' else 0.5)
+        captions.add(model.caption(photograph).text)
+        model.search_options['word_gain'] = 0
+        assert model.caption(photograph).text not in captions
+    assert len(captions) == 1
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda state: state.pop('words.out.bias'), 'words.out.bias has shape None'),
+    (lambda state: state.update({'words.mean': torch.zeros(3)}), 'words.mean has shape'),
+    (lambda state: state.update({'words.more': torch.zeros(3)}), 'words.more has shape'),
+    (lambda state: state.update({'words.hidden.bias': torch.zeros(0)}), 'words.'),
+    (lambda state: state.update({'words.hidden.bias': torch.zeros(())}), 'words.'),
+])
+def test_detectors_that_do_not_fit_are_refused(detecting, tmp_path, change, message):
+    contents = torch.load(detecting / 'model.pth', weights_only=True)
+    change(contents['model_state_dict'])
+    path = str(tmp_path / 'words.pth')
+    torch.save(contents, path)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)
+
+
+def test_damaged_detectors_are_named(detecting, tmp_path):
+    contents = torch.load(detecting / 'model.pth', weights_only=True)
+    contents['model_state_dict']['words.deviation'][3] = 0
+    torch.save(contents, tmp_path / 'zero.pth')
+    with pytest.raises(CheckpointError, match='words.deviation'):
+        LazyModel(str(tmp_path / 'zero.pth'), 'mobilenet', reserve_memory_mb=0).model
+    contents['model_state_dict']['words.deviation'][3] = float('nan')
+    torch.save(contents, tmp_path / 'nan.pth')
+    with pytest.raises(CheckpointError, match='words.deviation'):
+        LazyModel(str(tmp_path / 'nan.pth'), 'mobilenet', reserve_memory_mb=0).model
+
+
+def test_a_detector_goes_with_its_encoder(drawn, detecting, tmp_path, capsys):
+    out = tmp_path / 'on'
+    assert main(arguments(
+        drawn, out, '--stages', 'fine-tune', '--init', str(detecting / 'model.pth'))) == 0
+    names = torch.load(out / 'model.pth', weights_only=True)['model_state_dict']
+    assert not any(name.startswith('words.') for name in names)
+    config = tmp_path / 'order.yaml'
+    config.write_text('stages: {words: {}, fine-tune: {}}')
+    assert main(arguments(drawn, tmp_path / 'order', '--config', str(config))) == 2
+    assert 'words: the last stage' in capsys.readouterr().err
+    both = [str(detecting / name) for name in ('model.pth', '0_initial.pth')]
+    assert main(['average', *both, '--out', str(tmp_path / 'average.pth')]) == 2
+    assert 'not the encoder and sizes' in capsys.readouterr().err
 
 
 def test_weights_of_efficientnet_take_in_their_own_normalization(tmp_path):

@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="exponent of the length, instead of the checkpoint's")
     parser.add_argument('--block-ngram', type=int,
                         help="no run of so many words twice, instead of the checkpoint's")
+    parser.add_argument('--word-gain', type=float,
+                        help="part of the word detector in the search, instead of the checkpoint's")
     parser.add_argument('--calibrate', action='store_true',
                         help='fit the score to these pictures, and store it with the options of '
                              'the search in CHECKPOINT (.pth)')

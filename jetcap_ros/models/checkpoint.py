@@ -43,6 +43,8 @@ PACKED_VERSION = '1'
 # Larger claims are refused before anything of their size is allocated.
 MAX_PARAMETERS = 200_000_000
 MAX_MESSAGE = 300  # characters: a message may quote the file
+WORD_PARAMETERS = (
+    'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias')
 DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
 
 
@@ -63,6 +65,7 @@ class Checkpoint:
     quantize: str = 'none'  # how the weights are stored: 'int8' or 'none'
     score_calibration: Dict[str, float] = field(default_factory=dict)
     search: Dict[str, float] = field(default_factory=dict)  # options of the beam search
+    words: Dict[str, Tuple[int, ...]] = field(default_factory=dict)  # shapes of the word detector
 
     @property
     def embed_dim(self) -> int:
@@ -89,7 +92,8 @@ class Checkpoint:
         shapes = parameter_shapes(self.blocks, folded=True)
         return {
             **{f'encoder.{name}': shape for name, shape in shapes.items()},
-            **{f'decoder.{name}': shape for name, shape in self.shapes.items()}}
+            **{f'decoder.{name}': shape for name, shape in self.shapes.items()},
+            **{f'words.{name}': shape for name, shape in self.words.items()}}
 
 
 @contextlib.contextmanager
@@ -149,13 +153,15 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
 
 
 def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) -> Checkpoint:
-    encoder, decoder = {}, {}
+    encoder, decoder, words = {}, {}, {}
     for name, shape in shapes.items():
         part, _, rest = name.partition('.')
         if part == 'encoder':
             encoder[rest[9:] if rest.startswith('features.') else rest] = shape
         elif part == 'decoder':
             decoder[rest] = shape
+        elif part == 'words':
+            words[rest] = shape
     if not encoder or not decoder:
         raise CheckpointError('model_state_dict has no encoder.* or no decoder.* parameters')
     vocabulary = Vocabulary.from_map(contents.get('word_map'))
@@ -177,7 +183,7 @@ def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) 
     return _checked(Checkpoint(
         path, False, architecture, blocks, vocabulary, decoder,
         score_calibration=_calibration(contents.get('score_calibration')),
-        search=_search(contents.get('search'))))
+        search=_search(contents.get('search')), words=words))
 
 
 def _from_packed(path: str) -> Checkpoint:
@@ -190,10 +196,10 @@ def _from_packed(path: str) -> Checkpoint:
         raise CheckpointError(
             f'packed format {metadata.get("version")}, this package reads {PACKED_VERSION}')
     vocabulary = Vocabulary(json.loads(metadata['words']))
-    encoder, decoder = (
-        {name[8:]: shape for name, (_, shape) in tensors.items()
+    encoder, decoder, words = (
+        {name[len(part):]: shape for name, (_, shape) in tensors.items()
          if name.startswith(part) and not name.endswith('.scale')}
-        for part in ('encoder.', 'decoder.'))
+        for part in ('encoder.', 'decoder.', 'words.'))
     blocks = describe_encoder(metadata['encoder'], encoder)
     quantize = metadata['quantize']
     if quantize not in ('int8', 'none'):
@@ -201,7 +207,7 @@ def _from_packed(path: str) -> Checkpoint:
     checkpoint = _checked(Checkpoint(
         path, True, metadata['encoder'], blocks, vocabulary, decoder, quantize,
         _calibration(json.loads(metadata.get('score_calibration', '{}'))),
-        _search(json.loads(metadata.get('search', '{}')))))
+        _search(json.loads(metadata.get('search', '{}'))), words))
     expected = {}
     for name, shape in checkpoint.parameter_shapes().items():
         expected[name] = np.float32, shape
@@ -229,7 +235,9 @@ def _calibration(values) -> Dict[str, float]:
 
 def _search(values) -> Dict[str, float]:
     numbers = _numbers('search', values)
-    check_options(numbers.get('length_penalty', 0), numbers.get('block_ngram', 0))
+    check_options(
+        numbers.get('length_penalty', 0), numbers.get('block_ngram', 0),
+        numbers.get('word_gain', 0))
     return numbers
 
 
@@ -278,10 +286,25 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
             'full_att.weight': (1, a), 'full_att.bias': (1,)}.items():
         if shapes[name] != shape:
             raise CheckpointError(f'decoder.{name} has shape {shapes[name]}, expected {shape}')
+    if checkpoint.words:
+        _check_words(checkpoint)
     total = sum(math.prod(shape) for shape in checkpoint.parameter_shapes().values())
     if total > MAX_PARAMETERS:
         raise CheckpointError(f'{total} parameters; at most {MAX_PARAMETERS} are read')
     return checkpoint
+
+
+def _check_words(checkpoint: Checkpoint) -> None:
+    words, c = checkpoint.words, checkpoint.encoder_dim
+    hidden = (words.get('hidden.bias') or (0,))[0]
+    expected = dict(zip(WORD_PARAMETERS, (
+        (c,), (c,), (hidden, c), (hidden,), (len(checkpoint.vocabulary), hidden),
+        (len(checkpoint.vocabulary),))))
+    for name in sorted({*expected, *words}):
+        if words.get(name) != expected.get(name) or not hidden:
+            raise CheckpointError(
+                f'words.{name} has shape {words.get(name)}, expected {expected.get(name)}')
+    checkpoint.words = expected
 
 
 class WeightReader:

@@ -22,7 +22,11 @@ import numpy as np
 
 from .search import beam_search, greedy_search, Hypothesis
 from .vocabulary import END, START, Vocabulary
+from .word_detector import WordDetector
 from ..preprocessing import normalize, SIZE, squash
+
+
+WORD_GAIN = 0.3  # where the checkpoint says nothing of it
 
 
 @dataclass
@@ -42,10 +46,12 @@ class CaptioningModel:
 
     :param calibration: 'slope' and 'intercept' of the logistic curve from the mean
         log-probability of a token to the score; without them the score is the mean probability.
-    :param search_options: 'length_penalty' and 'block_ngram' of the beam search.
+    :param search_options: 'length_penalty' and 'block_ngram' of the beam search, and 'word_gain',
+        the part that the word detector, if there is one, has in it.
     """
 
     name = ''
+    word_detector: Optional[WordDetector] = None
 
     def __init__(
             self, vocabulary: Optional[Vocabulary] = None,
@@ -70,13 +76,19 @@ class CaptioningModel:
 
     def search(
             self, image, start: int, end: int, max_length: int, beam_size: int = 1,
-            **options) -> Hypothesis:
+            word_gain: float = 0.0, **options) -> Hypothesis:
         """
         Return the best caption of a normalized image.
 
         :param options: of `beam_search`; a beam of 1 without any is greedy decoding.
         """
         cells = self.search_cells(image)
+        if word_gain and self.word_detector:
+            gains = word_gain * self.word_detector(cells)
+            gains[end] = 0
+            return beam_search(
+                self.search_decoder, cells, start, end, max_length, beam_size, gains=gains,
+                **options)
         if beam_size == 1 and not any(options.values()):
             return greedy_search(self.search_decoder, cells, start, end, max_length)
         return beam_search(
@@ -101,7 +113,8 @@ class CaptioningModel:
             self.as_input(image), self.vocabulary.start, self.vocabulary.end, max_length,
             beam_size, forbidden=self.vocabulary.special,
             length_penalty=self.search_options.get('length_penalty', 0.0),
-            block_ngram=int(self.search_options.get('block_ngram', 0)))
+            block_ngram=int(self.search_options.get('block_ngram', 0)),
+            word_gain=self.search_options.get('word_gain', WORD_GAIN))
         attention = found.attention.mean(axis=0)
         side = math.isqrt(len(attention))
         return GeneratedCaption(

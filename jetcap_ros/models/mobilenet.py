@@ -14,6 +14,8 @@
 
 """The full captioning model, in torch: MobileNet encoder, GRU decoder with soft attention."""
 
+from typing import Optional
+
 import numpy as np
 import torch
 from torch import nn
@@ -77,6 +79,23 @@ class AttentionDecoder(nn.Module):
         return torch.stack(logits, dim=1), torch.stack(attention, dim=1)
 
 
+class WordLayers(nn.Module):
+    """The layers of a WordDetector, to train them."""
+
+    def __init__(self, vocab_size: int, encoder_dim: int, words_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.zeros(encoder_dim), requires_grad=False)
+        self.deviation = nn.Parameter(torch.ones(encoder_dim), requires_grad=False)
+        self.hidden = nn.Linear(encoder_dim, words_dim)
+        self.out = nn.Linear(words_dim, vocab_size)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, cells: torch.Tensor) -> torch.Tensor:
+        """Return (N, V): by how much (N, L, C) cells raise or lower the log-odds of each word."""
+        x = (cells.mean(dim=1) - self.mean) / self.deviation
+        return self.out(self.dropout(torch.relu(self.hidden(self.dropout(x)))))
+
+
 class _StepByStep:
     """The plain decoder, as the search wants it."""
 
@@ -122,6 +141,7 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
         if isinstance(encoder, str):
             encoder = MobileNetEncoder(encoder)
         self.encoder = encoder
+        self.words: Optional[WordLayers] = None  # only where they are trained
         self.decoder = decoder if decoder is not None else AttentionDecoder(
             vocab_size, embed_dim, decoder_dim, attention_dim, encoder.out_channels, dropout)
 

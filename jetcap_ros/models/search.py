@@ -30,6 +30,7 @@ import numpy as np
 MAX_BEAM_SIZE = 20
 MAX_LENGTH = 100
 MAX_LENGTH_PENALTY = 10
+MAX_WORD_GAIN = 10
 
 
 @dataclass
@@ -74,13 +75,14 @@ def greedy_search(decoder, cells, start: int, end: int, max_length: int = 20) ->
 def beam_search(
         decoder, cells, start: int, end: int, max_length: int = 20, beam_size: int = 3,
         forbidden: Sequence[int] = (), length_penalty: float = 0.0,
-        block_ngram: int = 0) -> Hypothesis:
+        block_ngram: int = 0, gains: Optional[np.ndarray] = None) -> Hypothesis:
     """
     Follow the `beam_size` most probable beginnings of a caption.
 
     :param forbidden: indices that are never chosen (<pad>, <start>, <unk>).
     :param length_penalty: hypotheses compare by log-probability / length ** length_penalty.
     :param block_ngram: no run of this many words comes twice; 0 allows it.
+    :param gains: (V,) what is added to the logits of the words that a caption does not hold yet.
     :raises ValueError: for an absurd beam size or length.
     """
     _check(beam_size, max_length)
@@ -95,6 +97,10 @@ def beam_search(
 
     for position in range(1, max_length + 1):
         logits, state, attention = decoder.step(words, state)
+        if gains is not None:
+            logits = logits + gains
+            for row, beam in enumerate(beams):
+                logits[row, beam] -= gains[beam]
         scores = log_softmax(logits)
         if len(forbidden):
             scores[:, forbidden] = -np.inf
@@ -149,7 +155,7 @@ def _check(beam_size: int, max_length: int) -> None:
         raise ValueError(f'max_length is {max_length}, expected 1 to {MAX_LENGTH}')
 
 
-def check_options(length_penalty: float, block_ngram: float) -> None:
+def check_options(length_penalty: float, block_ngram: float, word_gain: float = 0) -> None:
     """Raise ValueError for options that `beam_search` cannot keep to."""
     # Below 0, short captions would win over the search's bound on how good a longer one can get.
     if not 0 <= length_penalty <= MAX_LENGTH_PENALTY:
@@ -157,6 +163,8 @@ def check_options(length_penalty: float, block_ngram: float) -> None:
             f'length_penalty is {length_penalty}, expected 0 to {MAX_LENGTH_PENALTY}')
     if not (0 <= block_ngram <= MAX_LENGTH and block_ngram == int(block_ngram)):
         raise ValueError(f'block_ngram is {block_ngram}, expected 0 to {MAX_LENGTH}')
+    if not 0 <= word_gain <= MAX_WORD_GAIN:
+        raise ValueError(f'word_gain is {word_gain}, expected 0 to {MAX_WORD_GAIN}')
 
 
 def _check_finite(total: float) -> None:

@@ -29,6 +29,7 @@ from .decoder import Decoder, Product
 from .generation import CaptioningModel
 from .onnx_graph import encoder_graph, linear_graph, product_graph, ROWS
 from .quantization import Weight
+from .word_detector import WordDetector
 from ..memory_utils import pre_cleanup
 from ..preprocessing import SIZE
 
@@ -114,6 +115,9 @@ class SimpleCaptioningModel(CaptioningModel):
             self.decoder = Decoder(
                 lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
                 checkpoint.decoder_dim, checkpoint.attention_dim, opencv_product, compact_product)
+            if checkpoint.words:
+                self.word_detector = WordDetector(
+                    lambda name: reader.read(f'words.{name}'), compact_product)
             self._encoder = load_graph(encoder_graph(
                 checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE))
 

@@ -23,7 +23,7 @@ from ..cli import UserError
 from ..models.architectures import norm_epsilon, SqueezeExcitation
 from ..models.checkpoint import Checkpoint, CheckpointError, read_checkpoint, WeightReader
 from ..models.encoder import MobileNetEncoder
-from ..models.mobilenet import MobileNetCaptioningModel
+from ..models.mobilenet import MobileNetCaptioningModel, WordLayers
 from ..models.vocabulary import Vocabulary
 
 
@@ -76,6 +76,9 @@ def build_model(contents: Mapping[str, Any]) -> MobileNetCaptioningModel:
     model = MobileNetCaptioningModel(
         len(contents['word_map']), contents['embed_dim'], contents['decoder_dim'],
         contents['attention_dim'], encoder)
+    hidden = contents['model_state_dict'].get('words.hidden.bias')
+    if hidden is not None:
+        model.words = WordLayers(len(contents['word_map']), encoder.out_channels, len(hidden))
     load_weights(model, contents)
     return model
 
@@ -130,6 +133,9 @@ def unpack(packed: Checkpoint) -> Dict[str, Any]:
     model = MobileNetCaptioningModel(
         len(packed.vocabulary), packed.embed_dim, packed.decoder_dim, packed.attention_dim,
         encoder)
+    if packed.words:
+        model.words = WordLayers(
+            len(packed.vocabulary), encoder.out_channels, *packed.words['hidden.bias'])
     with WeightReader(packed) as reader:
         model.load_state_dict({
             name: torch.from_numpy(reader.array(name).copy())

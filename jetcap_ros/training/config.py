@@ -23,7 +23,7 @@ import yaml
 from ..cli import UserError
 from ..models.architectures import ENCODERS
 
-STAGES = ('frozen', 'fine-tune', 'self-critical')
+STAGES = ('frozen', 'fine-tune', 'self-critical', 'words')
 
 
 @dataclass
@@ -51,6 +51,7 @@ class Stage:
     samples: int = 5  # captions drawn a picture (self-critical)
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
     meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)
+    words_dim: int = 512  # of the word detector's hidden layer (words)
 
     @property
     def kind(self) -> str:
@@ -62,6 +63,7 @@ STAGE_DEFAULTS: Dict[str, Dict[str, Any]] = {
     'frozen': {'views': 2},
     'fine-tune': {'learning_rate': 5e-4, 'from_block': 7},
     'self-critical': {'learning_rate': 1e-4, 'label_smoothing': 0.0, 'dropout': 0.1},
+    'words': {'batch_pictures': 128, 'dropout': 0.5, 'feature_dropout': 0.0, 'weight_decay': 0.1},
 }
 
 
@@ -127,6 +129,8 @@ def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingC
             raise UserError(f'{override!r}: this run has no stage {stage!r}')
     config = _fill(TrainingConfig, document, path or 'configuration')
     config.stages = [make_stage(name, settings) for name, settings in stages.items()]
+    if any(stage.kind == 'words' for stage in config.stages[:-1]):
+        raise UserError('words: the last stage, since what it learns fits the encoder it saw')
     if config.encoder not in ENCODERS:
         raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
     return config

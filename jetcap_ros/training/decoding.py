@@ -91,11 +91,13 @@ def teacher_forcing(
 def decode(
         decoder: AttentionDecoder, cells: torch.Tensor, k: int, start: int, end: int,
         forbidden: Optional[torch.Tensor] = None, max_length: int = 20,
-        greedy: bool = False) -> Tuple[torch.Tensor, torch.Tensor]:
+        greedy: bool = False,
+        gains: Optional[torch.Tensor] = None) -> Tuple[torch.Tensor, torch.Tensor]:
     """
     Write K captions for each picture, drawn from the model or (greedy) its most probable words.
 
     :param forbidden: indices that are never taken.
+    :param gains: (N, V) what is added to the logits of words that a caption does not hold yet.
     :return: words (N, K, T), padded with `end`, and their log-probabilities (N, K, T), zero
         after <end>; these carry gradients.
     """
@@ -103,15 +105,21 @@ def decode(
     words = torch.full((len(cells) * k,), start, device=cells.device)
     alive = torch.ones(len(words), dtype=torch.bool, device=cells.device)
     sequence, log_probabilities = [], []
+    if gains is not None:
+        gains = gains.repeat_interleave(k, dim=0)
     for _ in range(max_length):
         state = steps.advance(steps.word_gates(words))
         logits = decoder.fc(decoder.dropout(state)).float()
+        if gains is not None:
+            logits = logits + gains
         if forbidden is not None:
             logits = logits.index_fill(1, forbidden, -1e9)
         scores = functional.log_softmax(logits, dim=1)
         with torch.no_grad():
             words = scores.argmax(1) if greedy else torch.multinomial(scores.exp(), 1).squeeze(1)
             words = words.masked_fill(~alive, end)
+            if gains is not None:
+                gains.scatter_(1, words.unsqueeze(1), 0.0)
         sequence.append(words)
         chosen = scores.gather(1, words.unsqueeze(1)).squeeze(1)
         log_probabilities.append(chosen.masked_fill(~alive, 0.0))

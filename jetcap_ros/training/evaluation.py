@@ -56,7 +56,7 @@ def load(args) -> LazyModel:
         model = lazy.model
     except (CheckpointError, ImportError, MemoryError, RuntimeError) as error:
         raise UserError(str(error)) from None
-    for name in ('length_penalty', 'block_ngram'):
+    for name in ('length_penalty', 'block_ngram', 'word_gain'):
         value = getattr(args, name)
         if value is not None:
             model.search_options[name] = value

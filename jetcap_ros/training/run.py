@@ -100,6 +100,10 @@ def _until(config: TrainingConfig, stages: int) -> TrainingConfig:
 def _read_initial(path: str, config: TrainingConfig) -> dict:
     """Return a checkpoint to start from; the sizes of the configuration become its sizes."""
     contents = load_checkpoint(path)
+    # What a word detector learned fits the encoder as it was.
+    contents['model_state_dict'] = {
+        name: tensor for name, tensor in contents['model_state_dict'].items()
+        if not name.startswith('words.')}
     for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
         setattr(config, name, contents[name])
     return contents

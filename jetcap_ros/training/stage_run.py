@@ -39,10 +39,13 @@ from .decoding import decode, teacher_forcing
 from .features import cache_features, random_view, read_image
 from .meteor import sentence_meteor
 from ..cli import UserError
+from ..models.generation import WORD_GAIN
+from ..models.mobilenet import WordLayers
 from ..models.vocabulary import PAD
 
 CLIP_NORM = 5.0
 VALIDATION_BATCH = 64
+LEAST_SHARE = 1e-4  # of the captions with a word, for its log-odds
 
 
 class StageRun:
@@ -58,12 +61,16 @@ class StageRun:
         self.trainer, self.index, self.number = trainer, index, run
         self.stage: Stage = trainer.config.stages[index]
         self.model = trainer.model
-        if state:
-            self.model.load_state_dict(state['model'])
-        else:
+        if not state:
             before = torch.load(
                 trainer.stage_path(index - 1), map_location=trainer.device, weights_only=True)
             load_weights(self.model, before)
+        if self.stage.kind == 'words':
+            self.model.words = WordLayers(
+                len(trainer.vocabulary), self.model.encoder.out_channels,
+                self.stage.words_dim).to(trainer.device)
+        if state:
+            self.model.load_state_dict(state['model'])
         blocks = len(self.model.encoder.blocks)
         self.block = blocks if self.stage.from_block is None else self.stage.from_block
         if self.block > blocks:
@@ -81,9 +88,17 @@ class StageRun:
                 ('train', trainer.train, self.stage.views), ('val', trainer.val, 1)) if views}
         self.model.decoder.dropout.p = self.stage.dropout
         self.model.requires_grad_(False)
-        self.model.decoder.requires_grad_(True)
+        if self.stage.kind == 'words':
+            learners = [self.model.words.hidden, self.model.words.out]
+            self.model.words.dropout.p = self.stage.dropout
+            if not state:
+                self._start_words()
+        else:
+            learners = [self.model.decoder]
+        for module in learners:
+            module.requires_grad_(True)
         tuned = [p for module in encoder.block_modules(self.block) for p in module.parameters()]
-        groups = [{'params': list(self.model.decoder.parameters()),
+        groups = [{'params': [p for module in learners for p in module.parameters()],
                    'rate': self.stage.learning_rate}]
         if tuned:
             groups.append({'params': tuned, 'rate': self.stage.encoder_rate})
@@ -108,6 +123,10 @@ class StageRun:
         if self.stage.kind == 'self-critical':
             self.references = trainer.train.references(with_end=True)
             self.scorer = CiderD(self.references)
+        if self.stage.kind == 'words':
+            pictures = np.arange(len(trainer.train.files))
+            usual = torch.from_numpy(trainer.train.shares(len(trainer.vocabulary), pictures))
+            self.usual = torch.logit(usual.mean(dim=0), LEAST_SHARE).to(trainer.device)
 
     def run(self) -> None:
         """Train to the last epoch; the best averaged weights are in the run's checkpoint."""
@@ -160,11 +179,15 @@ class StageRun:
         for group in self.optimizer.param_groups:
             group['lr'] = group['rate'] * factor
         self.model.decoder.train()
+        if self.model.words is not None:
+            self.model.words.train()
         with torch.autocast(self.trainer.device, torch.bfloat16, enabled=config.bfloat16):
             images, features, mirrored = self._features(pictures, random)
             cells = self._cells(features)
             cells = functional.dropout(cells, stage.feature_dropout)
             loss, reward, weight = 0.0, 0.0, 1.0
+            if stage.kind == 'words':
+                loss, weight = self._words_loss(cells, pictures, mirrored), 0.0
             if stage.kind == 'self-critical':
                 loss, reward = self._self_critical_loss(cells, pictures, mirrored)
                 weight = stage.likelihood_weight
@@ -265,6 +288,30 @@ class StageRun:
         loss = -(advantage.unsqueeze(2) * log_probabilities).sum() / real.sum()
         return loss, float(rewards.mean())
 
+    def _start_words(self) -> None:
+        """Begin with what cells are like, and with every word as usual as it is."""
+        words, features = self.model.words, self.features['train']
+        means = np.concatenate([
+            self._cells(self._on_device(
+                view[first:first + VALIDATION_BATCH])).mean(dim=1).cpu().numpy()
+            for view in features for first in range(0, len(view), VALIDATION_BATCH)])
+        deviation = means.std(axis=0)
+        with torch.no_grad():
+            words.mean.copy_(torch.from_numpy(means.mean(axis=0)))
+            # No less than a part of what is common: a channel that was dead may wake a little.
+            words.deviation.copy_(torch.from_numpy(deviation + 0.01 * deviation.mean() + 1e-30))
+            words.out.weight.mul_(0.1)
+            words.out.bias.zero_()
+
+    def _words_loss(self, cells, pictures, mirrored) -> torch.Tensor:
+        """Return the cross-entropy of each word: in which part of the captions it is."""
+        shares = self.trainer.train.shares(len(self.trainer.vocabulary), pictures)
+        shares[mirrored] = shares[mirrored][:, self.trainer.mirrored]
+        wanted = torch.from_numpy(shares).to(cells.device)
+        logits = self.model.words(cells.float()) + self.usual
+        return functional.binary_cross_entropy_with_logits(
+            logits, wanted, reduction='none').sum(dim=1).mean()
+
     def _end_epoch(self) -> None:
         self.seconds += time.monotonic() - self.started
         weights = {
@@ -272,7 +319,7 @@ class StageRun:
             for name, parameter in self.model.named_parameters() if name in self.average}
         self._load(self.average)
         figures = self._validate()
-        if figures['val_cider'] > self.best:
+        if figures['val_cider'] >= self.best:  # of equals the later, which learned more
             self.best = figures['val_cider']
             self._save_checkpoint()
         self._load(weights)
@@ -310,6 +357,8 @@ class StageRun:
         """Return cross-entropy, CIDEr-D and BLEU-4 (x 100, greedy, own tokens) of validation."""
         trainer, vocabulary = self.trainer, self.trainer.vocabulary
         self.model.decoder.eval()
+        if self.model.words is not None:
+            self.model.words.eval()
         loss, words, hypotheses = 0.0, 0, []
         count = len(trainer.val.files)
         with torch.no_grad(), torch.autocast(
@@ -326,9 +375,13 @@ class StageRun:
                 loss += functional.cross_entropy(
                     logits.float(), targets, reduction='sum').item()
                 words += len(targets)
+                gains = None
+                if self.model.words is not None:
+                    gains = WORD_GAIN * torch.relu(self.model.words(cells.float()))
+                    gains[:, vocabulary.end] = 0
                 drawn, _ = decode(
                     self.model.decoder, cells, 1, vocabulary.start, vocabulary.end,
-                    trainer.forbidden, trainer.config.max_words, greedy=True)
+                    trainer.forbidden, trainer.config.max_words, greedy=True, gains=gains)
                 hypotheses += [cut(row, vocabulary.end) for row in drawn[:, 0].tolist()]
         scores = [trainer.val_scorer.score(i, words) for i, words in enumerate(hypotheses)]
         return {

@@ -46,6 +46,15 @@ class Split:
             self.captions.append([
                 encode(words, vocabulary, config.max_words) for words in kept or tokens])
 
+    def shares(self, vocabulary_size: int, pictures: np.ndarray) -> np.ndarray:
+        """Return (N, V): the part of the captions of each of these pictures that holds a word."""
+        shares = np.zeros((len(pictures), vocabulary_size), np.float32)
+        for row, picture in enumerate(pictures):
+            captions = self.captions[picture]
+            for caption in captions:
+                shares[row, sorted({*caption})] += 1 / len(captions)
+        return shares
+
     def references(self, with_end: bool) -> List[List[List[int]]]:
         """Return the captions without <start>, and without <end> unless it is wanted."""
         return [
