@@ -493,6 +493,10 @@ def test_a_detector_goes_with_its_encoder(drawn, detecting, tmp_path, capsys):
     config.write_text('stages: {words: {}, fine-tune: {}}')
     assert main(arguments(drawn, tmp_path / 'order', '--config', str(config))) == 2
     assert 'words: the last stage' in capsys.readouterr().err
+    for setting in ('views: 0', 'runs: 2', 'pull_back: 0.5', 'from_block: 7'):
+        config.write_text(f'stages: {{words: {{{setting}}}}}')
+        assert main(arguments(drawn, tmp_path / 'order', '--config', str(config))) == 2
+        assert 'words: needs views' in capsys.readouterr().err
     both = [str(detecting / name) for name in ('model.pth', '0_initial.pth')]
     assert main(['average', *both, '--out', str(tmp_path / 'average.pth')]) == 2
     assert 'not the encoder and sizes' in capsys.readouterr().err

@@ -83,16 +83,14 @@ class CaptioningModel:
         :param options: of `beam_search`; a beam of 1 without any is greedy decoding.
         """
         cells = self.search_cells(image)
+        gains = None
         if word_gain and self.word_detector:
             gains = word_gain * self.word_detector(cells)
             gains[end] = 0
-            return beam_search(
-                self.search_decoder, cells, start, end, max_length, beam_size, gains=gains,
-                **options)
-        if beam_size == 1 and not any(options.values()):
+        if beam_size == 1 and gains is None and not any(options.values()):
             return greedy_search(self.search_decoder, cells, start, end, max_length)
         return beam_search(
-            self.search_decoder, cells, start, end, max_length, beam_size, **options)
+            self.search_decoder, cells, start, end, max_length, beam_size, gains=gains, **options)
 
     def generate(
             self, image, word_map: Mapping[str, int], rev_word_map: Mapping[int, str],

@@ -131,6 +131,11 @@ def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingC
     config.stages = [make_stage(name, settings) for name, settings in stages.items()]
     if any(stage.kind == 'words' for stage in config.stages[:-1]):
         raise UserError('words: the last stage, since what it learns fits the encoder it saw')
+    for stage in config.stages:
+        if stage.kind == 'words' and (
+                not stage.views or stage.runs > 1 or stage.pull_back
+                or stage.from_block is not None):
+            raise UserError('words: needs views, and takes no runs, pull_back or from_block')
     if config.encoder not in ENCODERS:
         raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
     return config
