@@ -123,6 +123,40 @@ def test_nothing_runs_on_when_interrupted(photographs, tmp_path, signals):
     assert not marked(mark)
 
 
+def test_frames_of_a_camera_arrive(photographs, tmp_path, monkeypatch):
+    from jetcap_ros.demo.robot import RATE_HZ, SHARED_MB
+    from jetcap_ros.fast_dds import room_for_frames
+    import rclpy
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+    monkeypatch.setenv('ROS_DOMAIN_ID', '79')
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    largest = photographs / 'vga.png'
+    cv2.imwrite(str(largest), np.zeros((480, 640, 3), np.uint8))
+    times = []
+    camera = subprocess.Popen(
+        [sys.executable, '-m', 'jetcap_ros.demo.camera', '--rate', str(RATE_HZ)], text=True,
+        stdin=subprocess.PIPE, env={**environment(), **room_for_frames(tmp_path, SHARED_MB)})
+    rclpy.init()
+    try:
+        node = rclpy.create_node('viewer')
+        node.create_subscription(
+            Image, '/image_raw', lambda message: times.append(time.monotonic()),
+            qos_profile_sensor_data)
+        camera.stdin.write(f'{largest}\n')
+        camera.stdin.flush()
+        deadline = time.monotonic() + 30
+        while len(times) < 20 and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.1)
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown()
+        camera.stdin.close()
+        camera.wait(timeout=30)
+    assert len(times) == 20
+    assert times[-1] - times[0] < 2 * 19 / RATE_HZ  # with the default room, one in ten arrives
+
+
 @pytest.mark.parametrize('victim', ['captioner_node', 'demo.camera'])
 def test_death_of_a_process_is_reported(photographs, tmp_path, victim):
     mark = f'death {tmp_path}'

@@ -17,7 +17,6 @@
 import atexit
 from dataclasses import dataclass
 import functools
-from importlib.metadata import version
 import json
 import os
 from pathlib import Path
@@ -43,24 +42,10 @@ from std_msgs.msg import String
 
 from .camera import make_image
 from .processes import end_group, tree
+from ..fast_dds import room_for_frames
 
 START_S = 30  # of the node, and for the services to be found
-
-# Fast DDS cuts images up to fit the sender's default segment of half a megabyte, and most raw VGA
-# frames are lost in there; with room for a few whole frames none is. It is the camera that
-# needs the room: the node runs with the defaults.
-FAST_DDS_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
-<dds xmlns="http://www.eprosima.com"><profiles>
-  <transport_descriptors><transport_descriptor>
-    <transport_id>whole_frames</transport_id><type>SHM</type>
-    <segment_size>134217728</segment_size><maxMessageSize>67108864</maxMessageSize>
-  </transport_descriptor></transport_descriptors>
-  <participant profile_name="whole_frames" is_default_profile="true"><rtps>
-    <userTransports><transport_id>whole_frames</transport_id></userTransports>
-    <useBuiltinTransports>false</useBuiltinTransports>
-  </rtps></participant>
-</profiles></dds>
-"""
+SHARED_MB = 128  # for frames of 4K
 
 
 @dataclass
@@ -71,24 +56,15 @@ class Received:
     age_s: float
 
 
-# Fast DDS 3 came with Kilted, whose rclpy is 9.
-PROFILE_VARIABLE = (
-    'FASTDDS_DEFAULT_PROFILES_FILE' if int(version('rclpy').split('.')[0]) > 8
-    else 'FASTRTPS_DEFAULT_PROFILES_FILE')
-
-
 @functools.lru_cache(maxsize=None)
 def prepare_network() -> Dict[str, str]:
     """Keep to ourselves, lose no frame, and return the environment of the node, without that."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
     environment = dict(os.environ)
-    if PROFILE_VARIABLE not in os.environ:
-        folder = tempfile.mkdtemp(prefix='jetcap-benchmark-')
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        profile = Path(folder, 'fastdds.xml')
-        profile.write_text(FAST_DDS_PROFILE, encoding='utf-8')
-        os.environ[PROFILE_VARIABLE] = str(profile)
+    folder = tempfile.mkdtemp(prefix='jetcap-benchmark-')
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.update(room_for_frames(Path(folder), SHARED_MB))
     return environment
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from typing import Any, Callable, Deque, Dict, Iterator, Optional
@@ -33,8 +34,10 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 
 from ..benchmark.processes import shares_mb, tree
+from ..fast_dds import room_for_frames
 
 RATE_HZ = 5.0  # of the camera
+SHARED_MB = 8  # for a few of its frames
 START_S = 60  # for a process to start and be found
 TRANSITION_S = 300  # the node bounds its own configure; this is for a node that hangs
 END_S = 15  # for a process to end by itself
@@ -65,6 +68,7 @@ class Robot:
         self._node: Optional[subprocess.Popen] = None
         self._camera: Optional[subprocess.Popen] = None
         self._reader: Optional[threading.Thread] = None
+        self._folder = tempfile.TemporaryDirectory(prefix='jetcap-demo-')
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self._ear = rclpy.create_node('demo', context=self._context)
@@ -90,6 +94,7 @@ class Robot:
             self._executor.shutdown(timeout_sec=1)
             self._ear.destroy_node()
             rclpy.try_shutdown(context=self._context)
+            self._folder.cleanup()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -108,7 +113,8 @@ class Robot:
         self._reader.start()
         self._camera = subprocess.Popen(
             [sys.executable, '-m', 'jetcap_ros.demo.camera', '--rate', str(RATE_HZ)],
-            stdin=subprocess.PIPE, text=True, start_new_session=True)
+            stdin=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, **room_for_frames(Path(self._folder.name), SHARED_MB)})
         self._wait(self._change_state.service_is_ready, START_S, 'the node does not answer')
 
     def configure(self) -> None:
