@@ -611,6 +611,7 @@ def test_missing_files_are_named(drawn, tmp_path, capsys):
     (('--set', 'decoder_dim=many'), 'expected int'),
     (('--set', 'encoder=resnet'), 'unknown encoder'),
     (('--stages', 'frozen,cold'), "unknown stage 'cold'"),
+    (('--stages', 'words,fine-tune'), 'words: the last stage'),
     (('--encoder-weights', '/nowhere.pth'), '/nowhere.pth'),
     (('--init', '/nowhere.pth'), 'not a checkpoint'),
     (('--config', '/nowhere.yaml'), 'No such file'),

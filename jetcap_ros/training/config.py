@@ -94,6 +94,17 @@ def make_stage(name: str, settings: Optional[Mapping[str, Any]] = None) -> Stage
     return _fill(Stage, {'name': name, **STAGE_DEFAULTS[stage.kind], **(settings or {})}, name)
 
 
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Raise UserError for stages whose order or settings would undo what they learn."""
+    if any(stage.kind == 'words' for stage in stages[:-1]):
+        raise UserError('words: the last stage, since what it learns fits the encoder it saw')
+    for stage in stages:
+        if stage.kind == 'words' and (
+                not stage.views or stage.runs > 1 or stage.pull_back
+                or stage.from_block is not None):
+            raise UserError('words: needs views, and takes no runs, pull_back or from_block')
+
+
 def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingConfig:
     """
     Return the configuration of a YAML file.
@@ -129,13 +140,7 @@ def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingC
             raise UserError(f'{override!r}: this run has no stage {stage!r}')
     config = _fill(TrainingConfig, document, path or 'configuration')
     config.stages = [make_stage(name, settings) for name, settings in stages.items()]
-    if any(stage.kind == 'words' for stage in config.stages[:-1]):
-        raise UserError('words: the last stage, since what it learns fits the encoder it saw')
-    for stage in config.stages:
-        if stage.kind == 'words' and (
-                not stage.views or stage.runs > 1 or stage.pull_back
-                or stage.from_block is not None):
-            raise UserError('words: needs views, and takes no runs, pull_back or from_block')
+    check_stages(config.stages)
     if config.encoder not in ENCODERS:
         raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
     return config

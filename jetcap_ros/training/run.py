@@ -21,7 +21,7 @@ import os
 import torch
 
 from .checkpoint import build_model, checkpoint_contents, load_checkpoint
-from .config import make_stage, read_config, TrainingConfig, write_config
+from .config import check_stages, make_stage, read_config, TrainingConfig, write_config
 from .dataset import check_images, read_captions
 from .decoding import initialize
 from .embeddings import read_glove
@@ -72,6 +72,7 @@ def _configuration(args: argparse.Namespace) -> TrainingConfig:
     if args.stages:
         known = {stage.name: stage for stage in config.stages}
         config.stages = [known.get(n) or make_stage(n) for n in args.stages.split(',')]
+        check_stages(config.stages)
     return config
 
 
