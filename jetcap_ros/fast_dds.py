@@ -19,6 +19,7 @@ By default it cuts messages up to fit the sender's half megabyte, and most raw V
 in there. It is the camera that needs the room: subscribers keep the defaults.
 """
 
+from importlib.metadata import version
 import os
 from pathlib import Path
 from typing import Dict
@@ -35,8 +36,8 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
   </rtps></participant>
 </profiles></dds>
 """
-# As Fast DDS 3 (Kilted) names it, and as those before.
-VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+# As Fast DDS 3 names it, and as those before, which Fast DDS 3 reads with a warning.
+NEW, OLD = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 
 def room_for_frames(folder: Path, megabytes: int) -> Dict[str, str]:
@@ -47,9 +48,10 @@ def room_for_frames(folder: Path, megabytes: int) -> Dict[str, str]:
     :param megabytes: of shared memory, allocated at once by each process with this environment.
     :return: nothing if the user's environment names a profile already.
     """
-    if any(name in os.environ for name in VARIABLES):
+    if NEW in os.environ or OLD in os.environ:
         return {}
     profile = folder / 'fastdds.xml'
     size = megabytes << 20
     profile.write_text(PROFILE.format(size=size, half=size // 2), encoding='utf-8')
-    return dict.fromkeys(VARIABLES, str(profile))
+    # Fast DDS 3 came with Kilted, whose rclpy is 9.
+    return {NEW if int(version('rclpy').split('.')[0]) > 8 else OLD: str(profile)}
