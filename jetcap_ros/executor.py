@@ -56,7 +56,9 @@ class NodeExecutor(Executor):
 
     def _serve(self, task: Task) -> None:
         failure = _run(task)
-        if failure:
+        # An answer that is ready when the node has ended has nobody to go to.
+        ended = isinstance(task.exception(), InvalidHandle) and not self.context.ok()
+        if failure and not ended:
             self._logger.error(failure)
 
 

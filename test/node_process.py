@@ -179,7 +179,13 @@ class NodeProcess:
 
     def state(self) -> str:
         """Return the label of the node's lifecycle state."""
-        return self.call(GetState, 'get_state', GetState.Request()).current_state.label
+        # The node may find the service's client before what its answers go to, and drop the answer.
+        for _ in range(10):
+            future = self.send(GetState, 'get_state', GetState.Request())
+            if self.wait_for(future.done, 6, required=False):
+                break
+        assert future.done(), f'no answer; the node said:\n{self.output()}'
+        return future.result().current_state.label
 
     def set_parameter(self, name: str, value: Any):
         """Set a parameter; return the result (successful, reason)."""
