@@ -29,7 +29,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from .lazy_loader import SHIPPED_CHECKPOINT
-from .memory_utils import available_memory_mb, check_available_memory, memory_pressure
+from .memory.memory_utils import available_memory_mb, check_available_memory, memory_pressure
 from .preprocessing import squash
 from .worker_process import RequestError, WorkerError, WorkerProcess
 

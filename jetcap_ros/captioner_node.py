@@ -42,9 +42,9 @@ from .captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .diagnostics import diagnostic_array, Rates
 from .drawing import draw_caption
 from .executor import NodeExecutor
-from .file_pages import release_file_pages
 from .image_decoding import decode_compressed, decode_image
 from .managed_node import ManagedNode, transition
+from .memory.file_pages import release_file_pages
 from .parameters import declare_parameters, on_set_parameters, ParameterError
 
 SETTINGS = tuple(CaptionerSettings.__dataclass_fields__)

@@ -27,8 +27,8 @@ import time
 from typing import Any, Callable, Optional
 import warnings
 
-from .file_pages import release_file_pages
-from .memory_utils import (
+from .memory.file_pages import release_file_pages
+from .memory.memory_utils import (
     available_memory_mb, check_available_memory, MB, pre_cleanup, process_memory,
     safe_import_wrapper)
 

@@ -30,9 +30,9 @@ import time
 import warnings
 
 from . import protocol
-from .file_pages import release_file_pages
 from .lazy_loader import LazyModel
-from .memory_utils import available_memory_mb, process_memory
+from .memory.file_pages import release_file_pages
+from .memory.memory_utils import available_memory_mb, process_memory
 
 PR_SET_PDEATHSIG = 1
 # Enough to go before the node and the rest of the robot; 1000 would be first of all processes.

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from . import protocol
-from .memory_utils import oom_kill_count
+from .memory.memory_utils import oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
 # the process's), so one thread that lives as long as the process starts them all.

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import textwrap
 
-from jetcap_ros import file_pages
+from jetcap_ros.memory import file_pages
 
 PROT_READ = 1
 
@@ -28,8 +28,8 @@ PROT_READ = 1
 def test_libraries_give_up_their_code_and_work_on():
     code = textwrap.dedent("""
         import cv2, json, numpy, sqlite3
-        from jetcap_ros.file_pages import release_file_pages
-        from jetcap_ros.memory_utils import process_memory
+        from jetcap_ros.memory.file_pages import release_file_pages
+        from jetcap_ros.memory.memory_utils import process_memory
 
         def work():
             image = numpy.arange(30000, dtype=numpy.uint8).reshape(100, 100, 3)

@@ -23,8 +23,8 @@ from pathlib import Path
 import subprocess
 import sys
 
-from jetcap_ros import memory_utils
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
+from jetcap_ros.memory import memory_utils
 import psutil
 import pytest
 
@@ -123,7 +123,7 @@ def test_pss_of_a_process_that_has_gone():
 
 def test_pre_cleanup_gives_memory_back():
     code = '\n'.join([
-        'from jetcap_ros.memory_utils import pre_cleanup, process_memory',
+        'from jetcap_ros.memory.memory_utils import pre_cleanup, process_memory',
         'held = [bytes(1000) for _ in range(100_000)]',
         'last = bytes(1000)',  # keeps the top of the heap
         'full = process_memory().rss_mb',

@@ -22,7 +22,7 @@ import uuid
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, JOIN, MemoryCgroup
-from jetcap_ros.memory_utils import find_cgroups, V1
+from jetcap_ros.memory.memory_utils import find_cgroups, V1
 from node_process import image_message, NodeProcess
 import pytest
 

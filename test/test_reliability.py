@@ -22,7 +22,7 @@ import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
-from jetcap_ros.memory_utils import process_memory
+from jetcap_ros.memory.memory_utils import process_memory
 from node_process import image_message, NodeProcess
 import psutil
 import pytest

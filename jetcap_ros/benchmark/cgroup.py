@@ -23,7 +23,7 @@ import time
 from typing import Dict, List, Optional, Sequence
 import uuid
 
-from ..memory_utils import find_cgroups, MB, V1
+from ..memory.memory_utils import find_cgroups, MB, V1
 
 # Joins the cgroup before it becomes the command, so that not a page is counted elsewhere.
 JOIN = 'echo $$ > "$0" && exec "$@"'
