@@ -40,9 +40,9 @@ from .bond import Bond
 from .cameras import Camera, camera_names, Frame, SILENT_S
 from .captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .diagnostics import diagnostic_array, Rates
-from .drawing import draw_caption
 from .executor import NodeExecutor
-from .image_decoding import decode_compressed, decode_image
+from .images.drawing import draw_caption
+from .images.image_decoding import decode_compressed, decode_image
 from .managed_node import ManagedNode, transition
 from .memory.file_pages import release_file_pages
 from .parameters import declare_parameters, on_set_parameters, ParameterError

@@ -93,7 +93,7 @@ def _facts(model: LazyModel) -> dict:
 def _caption(node: socket.socket, model: LazyModel, message: dict, pixels) -> None:
     import numpy as np
 
-    from .preprocessing import SIZE
+    from .images.preprocessing import SIZE
     started = time.perf_counter()
     frame = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 3)
     caption = model.model.caption(frame, message['beam_size'], message['max_length'])

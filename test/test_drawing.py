@@ -15,8 +15,8 @@
 """A drawn caption keeps the picture's size, stays inside it and changes nothing else."""
 
 from hypothesis import given, settings, strategies as st
-from jetcap_ros import drawing
-from jetcap_ros.drawing import BAND_BRIGHTNESS, BAND_SHARE, draw_caption
+from jetcap_ros.images import drawing
+from jetcap_ros.images.drawing import BAND_BRIGHTNESS, BAND_SHARE, draw_caption
 import numpy as np
 import pytest
 

@@ -19,13 +19,13 @@ import math
 import tempfile
 
 import cv2
+from jetcap_ros.images.preprocessing import MEAN, normalize, squash, STD
 from jetcap_ros.models.architectures import (
     describe_encoder, ENCODERS, norm_epsilon, parameter_shapes, recognize_encoder)
 from jetcap_ros.models.encoder import MobileNetEncoder
 from jetcap_ros.models.onnx_graph import encoder_graph
 from jetcap_ros.models.quantization import Weight
 from jetcap_ros.models.simple import load_graph
-from jetcap_ros.preprocessing import MEAN, normalize, squash, STD
 from model_files import features, picture
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ import zlib
 
 import cv2
 from hypothesis import given, settings, strategies as st
-from jetcap_ros.image_decoding import (
+from jetcap_ros.images.image_decoding import (
     decode_compressed, decode_image, ENCODINGS, ImageError, MAX_JPEG_SCANS)
 import numpy as np
 import pytest

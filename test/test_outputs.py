@@ -16,7 +16,7 @@
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticStatus
-from jetcap_ros.image_decoding import decode_image
+from jetcap_ros.images.image_decoding import decode_image
 from node_process import image_message, NodeProcess
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy

@@ -22,9 +22,9 @@ import sys
 
 from hypothesis import given, settings, strategies as st
 from jetcap_ros import protocol
+from jetcap_ros.images.preprocessing import SIZE
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.packed import pack
-from jetcap_ros.preprocessing import SIZE
 import numpy as np
 import psutil
 import pytest

@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 
-from jetcap_ros.image_decoding import decode_compressed, decode_image
+from jetcap_ros.images.image_decoding import decode_compressed, decode_image
 from jetcap_ros.replay.bag import find_bags, open_bag
 from jetcap_ros.replay.errors import ReplayError
 import numpy as np

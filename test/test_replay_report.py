@@ -18,7 +18,7 @@ import re
 import shutil
 import subprocess
 
-from jetcap_ros.page import render_page, thumbnail
+from jetcap_ros.images.page import render_page, thumbnail
 from jetcap_ros.replay.captions import CaptionRecord
 from jetcap_ros.replay.charts import clock, line_chart, nice_ceiling
 from jetcap_ros.replay.folder import MAX_THUMBNAILS, ReplayFolder, Timing

@@ -32,6 +32,7 @@ torch = pytest.importorskip('torch')
 from torch.nn import functional  # noqa: E402, I100
 
 from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.images.preprocessing import normalize, squash  # noqa: E402, I100
 from jetcap_ros.lazy_loader import LazyModel, SHIPPED_CHECKPOINT  # noqa: E402, I100
 from jetcap_ros.models.checkpoint import (  # noqa: E402, I100
     CheckpointError, read_checkpoint, WeightReader)
@@ -39,7 +40,6 @@ from jetcap_ros.models.encoder import MobileNetEncoder  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
     AttentionDecoder, MobileNetCaptioningModel, WordLayers)
 from jetcap_ros.models.vocabulary import Vocabulary  # noqa: E402, I100
-from jetcap_ros.preprocessing import normalize, squash  # noqa: E402, I100
 from jetcap_ros.training import bleu, cider  # noqa: E402, I100
 from jetcap_ros.training.checkpoint import (  # noqa: E402, I100
     build_model, checkpoint_contents, load_checkpoint)

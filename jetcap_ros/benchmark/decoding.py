@@ -57,7 +57,7 @@ def main() -> None:
         import torch
 
         from .plain_model import load_plain_model
-        from ..preprocessing import normalize
+        from ..images.preprocessing import normalize
         if args.threads:
             torch.set_num_threads(args.threads)
         model, checkpoint = load_plain_model(args.checkpoint)

@@ -138,7 +138,7 @@ def write_page(
         path: Path, steps: List[Dict[str, Any]], cards: List[Dict[str, Any]],
         diagnostics: Dict[str, str]) -> None:
     """Write the page; the folder exists."""
-    from ..page import data_uri, render_page, thumbnail
+    from ..images.page import data_uri, render_page, thumbnail
     stages = []
     for key, value in diagnostics.items():
         if key.startswith('stage '):

@@ -23,7 +23,7 @@ import numpy as np
 from .search import beam_search, greedy_search, Hypothesis
 from .vocabulary import END, START, Vocabulary
 from .word_detector import WordDetector
-from ..preprocessing import normalize, SIZE, squash
+from ..images.preprocessing import normalize, SIZE, squash
 
 
 WORD_GAIN = 0.3  # where the checkpoint says nothing of it

@@ -30,8 +30,8 @@ from .generation import CaptioningModel
 from .onnx_graph import encoder_graph, linear_graph, product_graph, ROWS
 from .quantization import Weight
 from .word_detector import WordDetector
+from ..images.preprocessing import SIZE
 from ..memory.memory_utils import pre_cleanup
-from ..preprocessing import SIZE
 
 MAX_ROWS = 8192  # of a graph's weight
 

@@ -36,8 +36,8 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from .errors import ReplayError
 from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
 from ..captioner import Captioner, CaptionerError, CaptionerSettings
+from ..images.page import render_page
 from ..memory.memory_utils import available_memory_mb
-from ..page import render_page
 
 # Of a process that reads bags; and of the simple model's, full model's is in its settings.
 READER_MB, SIMPLE_MODEL_MB = 150, 150

@@ -35,7 +35,7 @@ import numpy as np
 
 from .captions import CaptionRecord, drop_partial_line, read_records, write_record
 from .errors import ReplayError
-from ..page import thumbnail
+from ..images.page import thumbnail
 
 # For each topic; a report stays small enough to be opened and sent.
 MAX_THUMBNAILS = 120

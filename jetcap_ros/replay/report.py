@@ -26,7 +26,7 @@ import numpy as np
 
 from .charts import Chart, clock, line_chart, time_labels
 from .folder import ReplayFolder, thumbnail_stride, Timing
-from ..page import data_uri, render_page
+from ..images.page import data_uri, render_page
 
 MAX_LINES = 12  # captions listed in a card below the one of its picture
 STRIP_WIDTH = 1000  # of a timeline's own coordinates; what is narrower than 1 is not drawn

@@ -27,7 +27,7 @@ from .captions import CaptionRecord
 from .errors import ReplayError
 from .folder import ReplayFolder, Timing
 from .report import write_report
-from ..image_decoding import decode_compressed, decode_image
+from ..images.image_decoding import decode_compressed, decode_image
 
 MB = 1 << 20
 MAX_NOTICES = 3  # of skipped frames, for each topic

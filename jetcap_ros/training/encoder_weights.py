@@ -19,9 +19,9 @@ from typing import Dict, List, Mapping, Optional
 import torch
 
 from ..cli import UserError
+from ..images.preprocessing import MEAN, STD
 from ..models.architectures import Block
 from ..models.encoder import MobileNetEncoder
-from ..preprocessing import MEAN, STD
 
 # Of the networks that came from TensorFlow: their input is (pixel - 127) / 128.
 TENSORFLOW_SHIFT, TENSORFLOW_SCALE = 127, 128

@@ -29,8 +29,8 @@ import torch
 from tqdm import tqdm
 
 from ..cli import UserError
+from ..images.preprocessing import normalize, SIZE, squash
 from ..models.encoder import MobileNetEncoder
-from ..preprocessing import normalize, SIZE, squash
 
 # Views of a picture: even ones as it is, odd ones mirrored; from the third on a part of it.
 CROP_SIDE = (0.75, 0.95)

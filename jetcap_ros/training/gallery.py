@@ -22,8 +22,8 @@ import numpy as np
 
 from .features import read_image
 from .metrics import METRICS
-from ..drawing import draw_caption
-from ..page import data_uri, render_page, thumbnail
+from ..images.drawing import draw_caption
+from ..images.page import data_uri, render_page, thumbnail
 
 COUNT = 12  # pictures of each kind
 TEMPLATE = """
