@@ -38,8 +38,8 @@ from std_srvs.srv import Trigger
 from . import __version__
 from .bond import Bond
 from .cameras import Camera, camera_names, Frame, SILENT_S
-from .captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .diagnostics import diagnostic_array, Rates
+from .engine.captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .executor import NodeExecutor
 from .images.drawing import draw_caption
 from .images.image_decoding import decode_compressed, decode_image

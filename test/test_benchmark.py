@@ -213,7 +213,7 @@ def test_a_benchmark_that_is_ended_takes_its_nodes_along(cgroups):
         workers = []
         while not workers and time.monotonic() < deadline:
             family = psutil.Process(benchmark.pid).children(recursive=True)
-            workers = [child for child in family if 'jetcap_ros.worker' in child.cmdline()]
+            workers = [child for child in family if 'jetcap_ros.engine.worker' in child.cmdline()]
         assert workers
         benchmark.terminate()
         benchmark.communicate(timeout=30)

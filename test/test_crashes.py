@@ -19,8 +19,8 @@ import signal
 import threading
 import time
 
-from jetcap_ros import captioner as engine
-from jetcap_ros.captioner import Captioner, CaptionerError, CaptionerSettings
+from jetcap_ros.engine import captioner as engine
+from jetcap_ros.engine.captioner import Captioner, CaptionerError, CaptionerSettings
 import psutil
 import pytest
 
@@ -36,7 +36,7 @@ BROKEN_TORCH = {
 
 
 def workers():
-    return [child for child in psutil.Process().children() if 'jetcap_ros.worker' in ' '.join(
+    return [child for child in psutil.Process().children() if 'jetcap_ros.engine.worker' in ' '.join(
         child.cmdline())]
 
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import textwrap
 
-from jetcap_ros.lazy_loader import (
+from jetcap_ros.engine.lazy_loader import (
     CUDA_MB, lazy_load_model_class, lazy_load_quantization, LazyModel)
 from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, WeightReader
 from jetcap_ros.models.encoder import MobileNetEncoder
@@ -339,7 +339,7 @@ def test_without_memory_for_a_stage_it_is_not_begun(small, name):
 def test_stages_take_no_more_memory_than_they_ask_for(name):
     code = textwrap.dedent(f"""
         import json, re, threading, time
-        from jetcap_ros.lazy_loader import LazyModel
+        from jetcap_ros.engine.lazy_loader import LazyModel
 
         def anonymous_mb():
             with open('/proc/self/status') as status:
@@ -385,7 +385,7 @@ def test_unknown_choices_are_refused(small, options):
 def test_the_simple_model_never_imports_a_framework(small):
     program = textwrap.dedent("""
         import sys
-        from jetcap_ros.lazy_loader import (
+        from jetcap_ros.engine.lazy_loader import (
             lazy_load_model_class, lazy_load_quantization, LazyModel)
         import jetcap_ros.models.checkpoint
         assert not {'torch', 'cv2', 'torchvision'} & set(sys.modules)
@@ -411,7 +411,7 @@ def test_the_simple_model_never_imports_a_framework(small):
 def test_the_full_model_imports_neither_torchvision_nor_a_compiler(small):
     program = textwrap.dedent("""
         import sys, numpy
-        from jetcap_ros.lazy_loader import LazyModel
+        from jetcap_ros.engine.lazy_loader import LazyModel
         LazyModel(sys.argv[1], reserve_memory_mb=0).model
         assert 'torch' in sys.modules
         assert not {'torchvision', 'sympy', 'triton', 'torch._dynamo'} & set(sys.modules)

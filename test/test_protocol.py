@@ -21,7 +21,7 @@ import subprocess
 import sys
 
 from hypothesis import given, settings, strategies as st
-from jetcap_ros import protocol
+from jetcap_ros.engine import protocol
 from jetcap_ros.images.preprocessing import SIZE
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.packed import pack
@@ -139,7 +139,7 @@ def test_the_worker_hears_its_own_node_alone(tmp_path):
     packed = str(tmp_path / 'packed.safetensors')
     pack(read_checkpoint(str(tmp_path / 'plain.pth')), packed)
     node, theirs = protocol.connected_sockets()
-    command = [sys.executable, '-m', 'jetcap_ros.worker', '--socket', str(theirs.fileno()),
+    command = [sys.executable, '-m', 'jetcap_ros.engine.worker', '--socket', str(theirs.fileno()),
                '--parent', str(os.getpid())]
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as worker, node:
         theirs.close()

@@ -22,8 +22,8 @@ import subprocess
 import sys
 import time
 
-from jetcap_ros.captioner import CaptionerError
 from jetcap_ros.cli import main
+from jetcap_ros.engine.captioner import CaptionerError
 from jetcap_ros.replay import fleet
 from jetcap_ros.replay.captions import CaptionRecord, drop_partial_line, read_records
 from jetcap_ros.replay.compare import compare, similarity

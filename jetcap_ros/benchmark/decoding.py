@@ -74,7 +74,7 @@ def main() -> None:
         result['indices'] = generate()
         result['greedy'] = timed(generate, args.repeats)
     else:
-        from ..lazy_loader import LazyModel
+        from ..engine.lazy_loader import LazyModel
         model = LazyModel(
             args.checkpoint, args.model, quantize=args.quantize, num_threads=args.threads,
             reserve_memory_mb=0).model

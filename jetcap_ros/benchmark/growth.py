@@ -23,7 +23,7 @@ from .node_under_test import NodeUnderTest
 from .plan import Plan
 from .processes import run_child, Watch
 from .report import Table
-from ..worker_process import worker_environment
+from ..engine.worker_process import worker_environment
 
 SIZES = {'640x480': (480, 640), '1280x720': (720, 1280), '1920x1080': (1080, 1920),
          '3840x2160': (2160, 3840)}

@@ -28,7 +28,7 @@ from .node_under_test import NodeUnderTest, prepare_network
 from .plan import Plan
 from .processes import cpu_seconds, end_group, run_child, shares_mb
 from .report import percentiles, Table
-from ..worker_process import worker_environment
+from ..engine.worker_process import worker_environment
 
 VGA, HD = (480, 640), (720, 1280)
 PAUSE_S = 0.05  # between captions that are made one at a time

@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Caption the bags, then compare and copy their captions if that is asked for."""
-    from jetcap_ros.captioner import CaptionerError
+    from jetcap_ros.engine.captioner import CaptionerError
     from jetcap_ros.cli import UserError
     try:
         from jetcap_ros.replay.bag import find_bags
@@ -127,7 +127,7 @@ def _expected_file(args: argparse.Namespace, place: str) -> Path:
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from jetcap_ros.captioner import SHIPPED_CHECKPOINT
+    from jetcap_ros.engine.captioner import SHIPPED_CHECKPOINT
     from jetcap_ros.cli import UserError
     from jetcap_ros.models.checkpoint import sha256
     from jetcap_ros.replay.runner import ReplaySettings

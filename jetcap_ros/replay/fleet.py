@@ -35,7 +35,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from .errors import ReplayError
 from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
-from ..captioner import Captioner, CaptionerError, CaptionerSettings
+from ..engine.captioner import Captioner, CaptionerError, CaptionerSettings
 from ..images.page import render_page
 from ..memory.memory_utils import available_memory_mb
 

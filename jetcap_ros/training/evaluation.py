@@ -29,7 +29,7 @@ from .features import read_image
 from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
 from ..cli import UserError
-from ..lazy_loader import LazyModel
+from ..engine.lazy_loader import LazyModel
 from ..models.checkpoint import CheckpointError
 
 

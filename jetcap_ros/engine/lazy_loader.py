@@ -27,8 +27,8 @@ import time
 from typing import Any, Callable, Optional
 import warnings
 
-from .memory.file_pages import release_file_pages
-from .memory.memory_utils import (
+from ..memory.file_pages import release_file_pages
+from ..memory.memory_utils import (
     available_memory_mb, check_available_memory, MB, pre_cleanup, process_memory,
     safe_import_wrapper)
 
@@ -65,7 +65,7 @@ class Stage:
 
 def lazy_load_quantization() -> Callable:
     """Return `apply_dynamic_quantization`; torch is imported when it is called."""
-    from .models.quantization import apply_dynamic_quantization
+    from ..models.quantization import apply_dynamic_quantization
     return apply_dynamic_quantization
 
 
@@ -143,7 +143,7 @@ class LazyModel:
         return NEED_MB[stage] + per_mb * size + context
 
     def _read_metadata(self):
-        from .models.checkpoint import read_checkpoint
+        from ..models.checkpoint import read_checkpoint
         return read_checkpoint(self._checkpoint_path, self._sha256)
 
     def _warm_up(self, model):
@@ -156,7 +156,7 @@ class LazyModel:
         def import_model():
             import cv2
             cv2.setNumThreads(self._num_threads or -1)
-            from .models.simple import SimpleCaptioningModel
+            from ..models.simple import SimpleCaptioningModel
             release_file_pages()
             return SimpleCaptioningModel
 
@@ -193,8 +193,8 @@ class LazyModel:
 
     def _build_instance(self):
         """Build the network on the meta device: its shape, without memory."""
-        from .models.encoder import MobileNetEncoder
-        from .models.mobilenet import MobileNetCaptioningModel
+        from ..models.encoder import MobileNetEncoder
+        from ..models.mobilenet import MobileNetCaptioningModel
         checkpoint = self.checkpoint
         encoder = MobileNetEncoder(
             checkpoint.architecture, checkpoint.blocks, folded=True, device='meta')
@@ -207,10 +207,10 @@ class LazyModel:
         """Put the weights into the network, tensor by tensor."""
         import torch
 
-        from .models.checkpoint import WeightReader
-        from .models.decoder import Decoder
-        from .models.torch_products import has_int8_engine, torch_product
-        from .models.word_detector import WordDetector
+        from ..models.checkpoint import WeightReader
+        from ..models.decoder import Decoder
+        from ..models.torch_products import has_int8_engine, torch_product
+        from ..models.word_detector import WordDetector
         checkpoint, device, quantize = self.checkpoint, self._device, self._quantize
         dtype = torch.float32 if device == 'cpu' else torch.float16
         if quantize == 'int8' and device == 'cpu' and not has_int8_engine():

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-The process the model lives in: `python -m jetcap_ros.worker --socket FD`.
+The process the model lives in: `python -m jetcap_ros.engine.worker --socket FD`.
 
 It is told what to load, reports each stage, then captions the frames it is sent. It ends with the
 process that started it, and offers itself to the kernel first when memory runs out.
@@ -31,8 +31,8 @@ import warnings
 
 from . import protocol
 from .lazy_loader import LazyModel
-from .memory.file_pages import release_file_pages
-from .memory.memory_utils import available_memory_mb, process_memory
+from ..memory.file_pages import release_file_pages
+from ..memory.memory_utils import available_memory_mb, process_memory
 
 PR_SET_PDEATHSIG = 1
 # Enough to go before the node and the rest of the robot; 1000 would be first of all processes.
@@ -80,7 +80,7 @@ def _load(node: socket.socket, settings: dict) -> LazyModel:
 
 def _facts(model: LazyModel) -> dict:
     """Return what diagnostics should say of the model."""
-    from .models.checkpoint import sha256
+    from ..models.checkpoint import sha256
     checkpoint = model.checkpoint
     facts = {
         'checkpoint': checkpoint.path, 'checkpoint SHA-256': sha256(checkpoint.path),
@@ -93,7 +93,7 @@ def _facts(model: LazyModel) -> dict:
 def _caption(node: socket.socket, model: LazyModel, message: dict, pixels) -> None:
     import numpy as np
 
-    from .images.preprocessing import SIZE
+    from ..images.preprocessing import SIZE
     started = time.perf_counter()
     frame = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 3)
     caption = model.model.caption(frame, message['beam_size'], message['max_length'])

@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 
 from . import protocol
-from .memory.memory_utils import oom_kill_count
+from ..memory.memory_utils import oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
 # the process's), so one thread that lives as long as the process starts them all.
@@ -92,7 +92,7 @@ class WorkerProcess:
         self._oom_kills = oom_kill_count()
         self._end, theirs = protocol.connected_sockets()
         command = [
-            sys.executable, '-m', 'jetcap_ros.worker', '--socket', str(theirs.fileno()),
+            sys.executable, '-m', 'jetcap_ros.engine.worker', '--socket', str(theirs.fileno()),
             '--parent', str(os.getpid())]
         try:
             self._process = _starter.submit(

@@ -28,10 +28,10 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from .images.preprocessing import squash
 from .lazy_loader import SHIPPED_CHECKPOINT
-from .memory.memory_utils import available_memory_mb, check_available_memory, memory_pressure
 from .worker_process import RequestError, WorkerError, WorkerProcess
+from ..images.preprocessing import squash
+from ..memory.memory_utils import available_memory_mb, check_available_memory, memory_pressure
 
 # A Python with NumPy, before it can check for itself.
 WORKER_NEED_MB = 40
