@@ -57,7 +57,7 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'captioner = jetcap_ros.captioner_node:main',
+            'captioner = jetcap_ros.node.captioner_node:main',
             'jetcap = jetcap_ros.cli:main',
         ],
     },

@@ -24,7 +24,7 @@ form within half its timeout and whose break resets every node.
 import threading
 from typing import Any, Dict, List
 
-from jetcap_ros.bond import take_apart
+from jetcap_ros.node.bond import take_apart
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 import rclpy

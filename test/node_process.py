@@ -82,7 +82,7 @@ class NodeProcess:
         self.infos: List[Dict[str, Any]] = []
         self.diagnostics: List[Any] = []
         self.transitions: List[str] = []
-        words = [*prefix, sys.executable, '-m', 'jetcap_ros.captioner_node', '--ros-args']
+        words = [*prefix, sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args']
         for key, value in (parameters or {}).items():
             words += ['-p', f'{key}:={json.dumps(value)}']
         self._output = tempfile.TemporaryFile('w+')

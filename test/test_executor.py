@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 
-from jetcap_ros.executor import NodeExecutor
+from jetcap_ros.node.executor import NodeExecutor
 from node_process import reserve_domain
 import pytest
 import rclpy

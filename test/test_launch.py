@@ -20,7 +20,7 @@ from pathlib import Path
 import re
 import sys
 
-from jetcap_ros.parameters import PARAMETERS
+from jetcap_ros.node.parameters import PARAMETERS
 from launch_process import LaunchProcess
 from lifecycle_manager import LifecycleManager
 from lifecycle_msgs.msg import State

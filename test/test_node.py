@@ -22,7 +22,7 @@ import signal
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.engine.captioner import Captioner, CaptionerSettings, SHIPPED_CHECKPOINT
-from jetcap_ros.parameters import PARAMETERS
+from jetcap_ros.node.parameters import PARAMETERS
 from node_process import image_message, NodeProcess
 import numpy as np
 import psutil

@@ -244,8 +244,8 @@ def test_command_line_loads_nothing_heavy():
 def test_node_loads_no_framework():
     """What the node imports stays in its memory for as long as the robot runs."""
     pytest.importorskip('rclpy')
-    loaded = python('import sys, jetcap_ros.captioner_node; print(*sys.modules)').split()
-    assert 'jetcap_ros.captioner_node' in loaded and 'cv2' in loaded
+    loaded = python('import sys, jetcap_ros.node.captioner_node; print(*sys.modules)').split()
+    assert 'jetcap_ros.node.captioner_node' in loaded and 'cv2' in loaded
     assert not {'torch', 'torchvision', 'jetcap_ros.models.mobilenet'} & set(loaded)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hypothesis import given, strategies as st
 from jetcap_ros.engine.captioner import CaptionerSettings
-from jetcap_ros.parameters import document, on_set_parameters, PARAMETERS, SPECS
+from jetcap_ros.node.parameters import document, on_set_parameters, PARAMETERS, SPECS
 from rclpy.parameter import Parameter
 import yaml
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_document_is_the_table():
-    """Run `python -m jetcap_ros.parameters > docs/parameters.md` where it is not."""
+    """Run `python -m jetcap_ros.node.parameters > docs/parameters.md` where it is not."""
     assert (ROOT / 'docs' / 'parameters.md').read_text() == document()
 
 

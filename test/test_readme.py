@@ -127,7 +127,7 @@ def test_links_lead_somewhere(path):
 
 def test_settings_in_the_readme_exist():
     pytest.importorskip('rclpy')
-    from jetcap_ros.parameters import SPECS
+    from jetcap_ros.node.parameters import SPECS
     codes = re.findall(r'`([^`\n]+)`', README.read_text(encoding='utf-8'))
     parameters = {match[1] for code in codes if (match := re.fullmatch(r'(\w+): \S+', code))}
     arguments = {match[1] for code in codes if (match := re.fullmatch(r'(\w+):=\S+', code))}

@@ -64,7 +64,7 @@ def test_node_and_offline_replay_agree(tmp_path, monkeypatch, domain, transport)
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(
         filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))}
     node_process = subprocess.Popen([
-        sys.executable, '-m', 'jetcap_ros.captioner_node', '--ros-args',
+        sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args',
         '-p', 'model:=simple', '-p', 'max_rate_hz:=0.0', '-p', f'image_transport:={transport}',
         '-r', 'image_raw:=/camera/image_raw'], env=environment)
     context = Context()

@@ -42,7 +42,7 @@ from std_msgs.msg import String
 
 from .camera import make_image
 from .processes import end_group, tree
-from ..fast_dds import room_for_frames
+from ..node.fast_dds import room_for_frames
 
 START_S = 30  # of the node, and for the services to be found
 SHARED_MB = 128  # for frames of 4K
@@ -88,7 +88,7 @@ class NodeUnderTest:
         values = {'max_rate_hz': 0.0, 'bond': 'none', 'image_topics': self.topics,
                   **(parameters or {})}
         command = [
-            *prefix, sys.executable, '-m', 'jetcap_ros.captioner_node', '--ros-args',
+            *prefix, sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args',
             '-r', f'__ns:={self.namespace}']
         for name, value in values.items():
             command += ['-p', f'{name}:={json.dumps(value)}']

@@ -34,7 +34,7 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import String
 
 from ..benchmark.processes import shares_mb, tree
-from ..fast_dds import room_for_frames
+from ..node.fast_dds import room_for_frames
 
 RATE_HZ = 5.0  # of the camera
 SHARED_MB = 8  # for a few of its frames
@@ -101,7 +101,7 @@ class Robot:
 
     def start(self) -> None:
         """Start both, and wait until the node answers."""
-        command = [sys.executable, '-m', 'jetcap_ros.captioner_node', '--ros-args']
+        command = [sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args']
         for name, value in self._parameters.items():
             command += ['-p', f'{name}:={json.dumps(value)}']
         self._node = subprocess.Popen(

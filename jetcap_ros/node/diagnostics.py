@@ -21,7 +21,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 
 from .cameras import SILENT_S
-from .memory.memory_utils import available_memory_mb, memory_pressure, process_memory
+from ..memory.memory_utils import available_memory_mb, memory_pressure, process_memory
 
 
 def diagnostic_array(node) -> DiagnosticArray:

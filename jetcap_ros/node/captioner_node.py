@@ -35,17 +35,17 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from . import __version__
 from .bond import Bond
 from .cameras import Camera, camera_names, Frame, SILENT_S
 from .diagnostics import diagnostic_array, Rates
-from .engine.captioner import Caption, Captioner, CaptionerError, CaptionerSettings
 from .executor import NodeExecutor
-from .images.drawing import draw_caption
-from .images.image_decoding import decode_compressed, decode_image
 from .managed_node import ManagedNode, transition
-from .memory.file_pages import release_file_pages
 from .parameters import declare_parameters, on_set_parameters, ParameterError
+from .. import __version__
+from ..engine.captioner import Caption, Captioner, CaptionerError, CaptionerSettings
+from ..images.drawing import draw_caption
+from ..images.image_decoding import decode_compressed, decode_image
+from ..memory.file_pages import release_file_pages
 
 SETTINGS = tuple(CaptionerSettings.__dataclass_fields__)
 

@@ -24,7 +24,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from .models.search import MAX_BEAM_SIZE, MAX_LENGTH
+from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,10 @@ def on_set_parameters(
 
 
 def document() -> str:
-    """Return docs/parameters.md: `python -m jetcap_ros.parameters > docs/parameters.md`."""
+    """Return docs/parameters.md: `python -m jetcap_ros.node.parameters > docs/parameters.md`."""
     lines = [
         '# Parameters of the captioner node', '',
-        'Written by `python -m jetcap_ros.parameters`; `ros2 param describe` says the same. Live',
+        'Written by `python -m jetcap_ros.node.parameters`; `ros2 param describe` says the same. Live',
         'parameters can change in any state, the others while the node is unconfigured.', '',
         '| parameter | default | values | live | meaning |', '| --- | --- | --- | --- | --- |']
     for spec in PARAMETERS:
