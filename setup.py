@@ -30,7 +30,7 @@ setup(
     name=package_name,
     version='0.1.0',
     packages=find_packages(exclude=['test']),
-    package_data={package_name: ['checkpoints/*.safetensors', '*.html', '*/*.html']},
+    package_data={package_name: ['checkpoints/*.safetensors', '*/*.html']},
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
         ('share/' + package_name, ['package.xml']),

@@ -21,13 +21,10 @@ import sys
 from typing import List, Optional
 
 from . import commands
+from .errors import UserError
 
 # Commands with requirements of their own, as setup.py names them.
 EXTRAS = ('replay', 'train', 'evaluate')
-
-
-class UserError(Exception):
-    """Something the user can mend; the message says what and how."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -70,6 +67,4 @@ def main(argv: Optional[List[str]] = None) -> int:
 
 
 if __name__ == '__main__':
-    # Under its real name, so that commands that import UserError from here mean the same class.
-    from jetcap_ros.cli import main as real_main
-    sys.exit(real_main())
+    sys.exit(main())

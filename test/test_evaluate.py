@@ -24,7 +24,8 @@ import pytest
 torch = pytest.importorskip('torch')
 pytest.importorskip('pycocoevalcap')
 
-from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.cli import main  # noqa: E402, I100
+from jetcap_ros.errors import UserError  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import MobileNetCaptioningModel  # noqa: E402, I100
 from jetcap_ros.training import metrics  # noqa: E402, I100
 from jetcap_ros.training.calibration import calibrate, plot_reliability  # noqa: E402, I100

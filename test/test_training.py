@@ -31,7 +31,8 @@ import pytest
 torch = pytest.importorskip('torch')
 from torch.nn import functional  # noqa: E402, I100
 
-from jetcap_ros.cli import main, UserError  # noqa: E402, I100
+from jetcap_ros.cli import main  # noqa: E402, I100
+from jetcap_ros.errors import UserError  # noqa: E402, I100
 from jetcap_ros.engine.lazy_loader import LazyModel, SHIPPED_CHECKPOINT  # noqa: E402, I100
 from jetcap_ros.images.preprocessing import normalize, squash  # noqa: E402, I100
 from jetcap_ros.models.checkpoint import (  # noqa: E402, I100

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the average and say of what it is."""
-    from ..cli import UserError
+    from ..errors import UserError
     from ..training.checkpoint import average_checkpoints
     count = len(args.checkpoints)
     try:

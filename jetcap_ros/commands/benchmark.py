@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     import sys
     import tempfile
 
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     unknown = set(args.parts) - set(PARTS)
     if unknown:
         raise UserError(f'{unknown.pop()!r} is none of {", ".join(PARTS)}')
@@ -114,7 +114,7 @@ def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
 def _sweep(args: argparse.Namespace, checkpoint: str) -> int:
     from jetcap_ros.benchmark import report, sweep
     from jetcap_ros.benchmark.cgroup import CgroupUnavailable
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     try:
         points = sweep.measure(sorted(args.limits), checkpoint)
     except CgroupUnavailable as error:

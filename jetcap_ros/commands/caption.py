@@ -50,7 +50,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 def engine_settings(args: argparse.Namespace):
     """Return the CaptionerSettings of parsed arguments."""
     from jetcap_ros.engine.captioner import CaptionerSettings
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     from jetcap_ros.models.search import MAX_BEAM_SIZE, MAX_LENGTH
     if not 1 <= args.beam <= MAX_BEAM_SIZE:
         raise UserError(f'--beam {args.beam}: expected 1 to {MAX_BEAM_SIZE}')
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
     import cv2
     from jetcap_ros.engine.captioner import Captioner, CaptionerError
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
 
     def log(severity: str, text: str) -> None:
         print(f'jetcap caption: {severity}: {text}', file=sys.stderr)

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
-    from ..cli import UserError
+    from ..errors import UserError
     from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
     for name, value, most in (
             ('--beam', args.beam, MAX_BEAM_SIZE), ('--max-length', args.max_length, MAX_LENGTH)):

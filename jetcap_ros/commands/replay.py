@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Caption the bags, then compare and copy their captions if that is asked for."""
     from jetcap_ros.engine.captioner import CaptionerError
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     try:
         from jetcap_ros.replay.bag import find_bags
         from jetcap_ros.replay.console import Interruption
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_places(args: argparse.Namespace, places: Dict[str, str]) -> None:
     """Refuse now what would only fail after hours, and what would be overwritten."""
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     for place in places.values():
         if (args.out / place / 'captions.jsonl').exists() and not args.resume:
             raise UserError(
@@ -128,7 +128,7 @@ def _expected_file(args: argparse.Namespace, place: str) -> Path:
 
 def _settings(args: argparse.Namespace) -> Any:
     from jetcap_ros.engine.captioner import SHIPPED_CHECKPOINT
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     from jetcap_ros.models.checkpoint import sha256
     from jetcap_ros.replay.runner import ReplaySettings
     engine = engine_settings(args)
@@ -203,7 +203,7 @@ def _replay_many(
 
 def _finish(args: argparse.Namespace, place: str) -> bool:
     """Write the bag of captions and compare; return whether they are as expected."""
-    from jetcap_ros.cli import UserError
+    from jetcap_ros.errors import UserError
     from jetcap_ros.replay.caption_bag import write_caption_bag
     from jetcap_ros.replay.captions import read_records
     from jetcap_ros.replay.compare import compare

@@ -28,7 +28,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional
 
-from ..cli import UserError
+from ..errors import UserError
 
 TIMES = 3  # captions to wait for, of each picture
 CAPTION_S = 30  # for them to come; a slow computer takes a second each

@@ -22,7 +22,7 @@ from typing import List, Optional
 import cv2
 import numpy as np
 
-from ..cli import UserError
+from ..errors import UserError
 
 CAMERA_SIZE = (640, 480)  # larger pictures are made to fit, as a camera would have them
 

@@ -33,7 +33,7 @@ from ..memory.memory_utils import (
     safe_import_wrapper)
 
 SHIPPED_CHECKPOINT = str(
-    Path(__file__).parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
+    Path(__file__).parent.parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
 
 # What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
 # those pages are the file's: the kernel takes them back under pressure.

@@ -56,7 +56,7 @@ class RequestError(ValueError):
 def worker_environment(num_threads: int) -> Dict[str, str]:
     """Return the environment of a worker, which decides what its libraries allocate."""
     environment = dict(os.environ)
-    package_parent = str(Path(__file__).resolve().parent.parent)
+    package_parent = str(Path(__file__).resolve().parents[2])
     paths = environment.get('PYTHONPATH', '').split(os.pathsep)
     if package_parent not in paths:
         environment['PYTHONPATH'] = os.pathsep.join([*filter(None, paths), package_parent])

@@ -28,7 +28,7 @@ import numpy as np
 
 from .cider import CiderD
 from .dataset import tokenize
-from ..cli import UserError
+from ..errors import UserError
 
 BINS = 10
 

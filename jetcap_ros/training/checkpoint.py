@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import torch
 
-from ..cli import UserError
+from ..errors import UserError
 from ..models.architectures import norm_epsilon, SqueezeExcitation
 from ..models.checkpoint import Checkpoint, CheckpointError, read_checkpoint, WeightReader
 from ..models.encoder import MobileNetEncoder

@@ -20,7 +20,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import yaml
 
-from ..cli import UserError
+from ..errors import UserError
 from ..models.architectures import ENCODERS
 
 STAGES = ('frozen', 'fine-tune', 'self-critical', 'words')

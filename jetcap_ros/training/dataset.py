@@ -32,7 +32,7 @@ import os
 import re
 from typing import Dict, Iterable, List, Sequence
 
-from ..cli import UserError
+from ..errors import UserError
 from ..models.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
 SPLITS = ('train', 'val', 'test')

@@ -16,7 +16,7 @@
 
 import torch
 
-from ..cli import UserError
+from ..errors import UserError
 from ..models.vocabulary import Vocabulary
 
 

@@ -18,7 +18,7 @@ from typing import Dict, List, Mapping, Optional
 
 import torch
 
-from ..cli import UserError
+from ..errors import UserError
 from ..images.preprocessing import MEAN, STD
 from ..models.architectures import Block
 from ..models.encoder import MobileNetEncoder

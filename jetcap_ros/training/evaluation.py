@@ -28,8 +28,8 @@ from .dataset import CaptionedPicture, check_images, read_captions
 from .features import read_image
 from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
-from ..cli import UserError
 from ..engine.lazy_loader import LazyModel
+from ..errors import UserError
 from ..models.checkpoint import CheckpointError
 
 

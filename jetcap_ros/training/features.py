@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ..cli import UserError
+from ..errors import UserError
 from ..images.preprocessing import normalize, SIZE, squash
 from ..models.encoder import MobileNetEncoder
 

@@ -22,7 +22,7 @@ import subprocess
 from typing import Dict, List, Sequence
 
 from .dataset import tokenize
-from ..cli import UserError
+from ..errors import UserError
 
 METRICS = ('BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'METEOR', 'ROUGE-L', 'CIDEr')
 

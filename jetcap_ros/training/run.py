@@ -27,7 +27,7 @@ from .decoding import initialize
 from .embeddings import read_glove
 from .encoder_weights import load_encoder_weights
 from .trainer import prepare_vocabulary, Trainer
-from ..cli import UserError
+from ..errors import UserError
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 

@@ -38,7 +38,7 @@ from .config import Stage
 from .decoding import decode, teacher_forcing
 from .features import cache_features, random_view, read_image
 from .meteor import sentence_meteor
-from ..cli import UserError
+from ..errors import UserError
 from ..models.generation import WORD_GAIN
 from ..models.mobilenet import WordLayers
 from ..models.vocabulary import PAD

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from .checkpoint import build_model, load_checkpoint
 from .decoding import teacher_forcing
-from ..cli import UserError
+from ..errors import UserError
 from ..models.vocabulary import Vocabulary
 
 

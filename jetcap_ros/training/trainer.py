@@ -27,7 +27,7 @@ from .config import TrainingConfig
 from .dataset import build_vocabulary, CaptionedPicture, encode, tokenize
 from .stage_run import StageRun
 from .teachers import Teachers
-from ..cli import UserError
+from ..errors import UserError
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
 
