@@ -18,7 +18,6 @@ import argparse
 import importlib
 import pkgutil
 import sys
-from typing import List, Optional
 
 from . import commands
 from .errors import UserError
@@ -43,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Optional[List[str]] = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
     try:

@@ -15,7 +15,6 @@
 """Start the captioner, and take it to active unless autostart:=false."""
 
 from pathlib import Path
-from typing import List
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -77,7 +76,7 @@ def generate_launch_description() -> LaunchDescription:
     ])
 
 
-def _start(context: LaunchContext) -> List:
+def _start(context: LaunchContext) -> list:
     """Return the node with the arguments that were given."""
     def given(argument: str) -> str:
         return LaunchConfiguration(argument).perform(context)
@@ -101,7 +100,7 @@ def _start(context: LaunchContext) -> List:
     return [node]
 
 
-def _autostart(node: LifecycleNode) -> List:
+def _autostart(node: LifecycleNode) -> list:
     """
     Return handlers that configure the node when its process starts, and then activate it.
 
@@ -114,7 +113,7 @@ def _autostart(node: LifecycleNode) -> List:
         return EmitEvent(event=ChangeState(
             lifecycle_node_matcher=matches_action(node), transition_id=transition))
 
-    def on_start(event, context) -> List:
+    def on_start(event, context) -> list:
         nonlocal phase
         is_respawn = phase != 'new'
         phase = 'starting'
@@ -126,10 +125,10 @@ def _autostart(node: LifecycleNode) -> List:
             TimerAction(period=period, actions=[OpaqueFunction(function=configure)])
             for period in (5.0, 15.0, 30.0)]
 
-    def configure(context: LaunchContext) -> List:
+    def configure(context: LaunchContext) -> list:
         return [change(Transition.TRANSITION_CONFIGURE)] if phase == 'starting' else []
 
-    def on_transition(context: LaunchContext) -> List:
+    def on_transition(context: LaunchContext) -> list:
         nonlocal phase
         event = context.locals.event
         if phase == 'starting' and event.goal_state == 'configuring':

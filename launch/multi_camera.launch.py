@@ -15,7 +15,6 @@
 """Caption several cameras with one captioner: /captioner/<camera>/caption for each."""
 
 from pathlib import Path
-from typing import List
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
@@ -41,7 +40,7 @@ def generate_launch_description() -> LaunchDescription:
     ])
 
 
-def _set_topics_and_names(context: LaunchContext) -> List:
+def _set_topics_and_names(context: LaunchContext) -> list:
     cameras = [
         camera.strip().strip('/')
         for camera in LaunchConfiguration('cameras').perform(context).split(',')]

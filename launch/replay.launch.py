@@ -15,7 +15,6 @@
 """Play a bag through the captioner in its own time, and record the captions."""
 
 from pathlib import Path
-from typing import List
 
 from launch import LaunchDescription
 from launch.actions import (
@@ -43,7 +42,7 @@ def generate_launch_description() -> LaunchDescription:
     def end(reason: str) -> EmitEvent:
         return EmitEvent(event=Shutdown(reason=reason))
 
-    def on_exit(event, context) -> List:
+    def on_exit(event, context) -> list:
         if context.is_shutdown:
             return []
         if event.action is play:

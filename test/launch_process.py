@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Dict
 
 from node_process import reserve_domain
 import psutil
@@ -40,7 +39,7 @@ sys.exit(service.run())
 """
 
 
-def write_prefix(folder: Path, executables: Dict[str, str]) -> None:
+def write_prefix(folder: Path, executables: dict[str, str]) -> None:
     """Write what an installed package has of what launch looks for: `package/name` to a script."""
     for path, script in executables.items():
         package, name = path.split('/')
@@ -62,8 +61,8 @@ class LaunchProcess:
     """
 
     def __init__(
-            self, prefix: Path, name: str, arguments: Dict[str, str],
-            executables: Dict[str, str] = {}) -> None:
+            self, prefix: Path, name: str, arguments: dict[str, str],
+            executables: dict[str, str] = {}) -> None:
         self.domain, self._reserved = reserve_domain()
         write_prefix(prefix, {
             'jetcap_ros/captioner': f'#!/bin/sh\nexec {sys.executable} -m '

@@ -22,7 +22,7 @@ form within half its timeout and whose break resets every node.
 """
 
 import threading
-from typing import Any, Dict, List
+from typing import Any
 
 from jetcap_ros.node.bond import take_apart
 from lifecycle_msgs.msg import State, Transition
@@ -57,13 +57,13 @@ class LifecycleManager:
     """
 
     def __init__(
-            self, domain_id: int, node_names: List[str], namespace: str = '',
+            self, domain_id: int, node_names: list[str], namespace: str = '',
             bond_timeout: float = 0.0, service_timeout: float = 2.0) -> None:
         self.is_active = False
         self._node_names = node_names
         self._bond_timeout = bond_timeout
         self._service_timeout = service_timeout
-        self._bonds: Dict[str, Any] = {}
+        self._bonds: dict[str, Any] = {}
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
         self.node = rclpy.create_node(

@@ -14,6 +14,7 @@
 
 """Runs the node as a process, on a ROS domain of its own, and talks to it as others would."""
 
+from collections.abc import Callable
 import fcntl
 import json
 import os
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition, TransitionEvent
@@ -73,15 +74,15 @@ class NodeProcess:
     """
 
     def __init__(
-            self, parameters: Optional[Dict[str, Any]] = None, arguments: List[str] = (),
-            environment: Optional[Dict[str, str]] = None, name: str = '/captioner',
-            prefix: List[str] = ()) -> None:
+            self, parameters: dict[str, Any] | None = None, arguments: list[str] = (),
+            environment: dict[str, str] | None = None, name: str = '/captioner',
+            prefix: list[str] = ()) -> None:
         self.name = name
         self.domain, self._reserved = reserve_domain()
-        self.captions: List[String] = []
-        self.infos: List[Dict[str, Any]] = []
-        self.diagnostics: List[Any] = []
-        self.transitions: List[str] = []
+        self.captions: list[String] = []
+        self.infos: list[dict[str, Any]] = []
+        self.diagnostics: list[Any] = []
+        self.transitions: list[str] = []
         words = [*prefix, sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args']
         for key, value in (parameters or {}).items():
             words += ['-p', f'{key}:={json.dumps(value)}']
@@ -95,7 +96,7 @@ class NodeProcess:
         self.node = rclpy.create_node('test_client', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        self._clients: Dict[str, Any] = {}
+        self._clients: dict[str, Any] = {}
         self.listen('caption', self.captions.append)
         self.listen('caption_info', lambda message: self.infos.append(json.loads(message.data)))
         self.node.create_subscription(
@@ -123,7 +124,7 @@ class NodeProcess:
         self._output.seek(0)
         return self._output.read()
 
-    def workers(self) -> List[psutil.Process]:
+    def workers(self) -> list[psutil.Process]:
         """Return the node's living children."""
         try:
             return [
@@ -193,7 +194,7 @@ class NodeProcess:
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]
         return self.call(SetParameters, 'set_parameters', request).results[0]
 
-    def describe(self, names: List[str]):
+    def describe(self, names: list[str]):
         """Return the descriptors of parameters."""
         return self.call(
             DescribeParameters, 'describe_parameters',
@@ -215,7 +216,7 @@ class NodeProcess:
             lambda: next((s for s in self.diagnostics[after:] if contains in s.message), None),
             timeout)
 
-    def next_caption(self, publisher, image: Image, timeout: float = 30) -> Dict[str, Any]:
+    def next_caption(self, publisher, image: Image, timeout: float = 30) -> dict[str, Any]:
         """Publish an image again and again, freshly stamped, until its caption comes."""
         seen = len(self.infos)
         deadline = time.monotonic() + timeout

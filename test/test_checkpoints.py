@@ -23,10 +23,12 @@ import struct
 import subprocess
 import sys
 
-from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, sha256, WeightReader
+from jetcap_ros.models.checkpoint import read_checkpoint, sha256
+from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.packed import pack
-from jetcap_ros.models.quantization import is_quantized
 from jetcap_ros.models.safetensors_file import write_safetensors
+from jetcap_ros.models.weight import is_quantized
+from jetcap_ros.models.weight_reader import WeightReader
 from model_files import checkpoint, features
 import numpy as np
 import pytest

@@ -20,7 +20,8 @@ import threading
 import time
 
 from jetcap_ros.engine import captioner as engine
-from jetcap_ros.engine.captioner import Captioner, CaptionerError, CaptionerSettings
+from jetcap_ros.engine.captioner import Captioner, CaptionerError
+from jetcap_ros.engine.settings import CaptionerSettings
 import psutil
 import pytest
 
@@ -36,8 +37,8 @@ BROKEN_TORCH = {
 
 
 def workers():
-    return [child for child in psutil.Process().children() if 'jetcap_ros.engine.worker' in ' '.join(
-        child.cmdline())]
+    return [child for child in psutil.Process().children()
+            if 'jetcap_ros.engine.worker' in ' '.join(child.cmdline())]
 
 
 @pytest.fixture

@@ -28,9 +28,11 @@ import zipfile
 
 from checkpoint_bombs import bombs, call, entry, text, with_pickle, zipped
 from hypothesis import given, settings, strategies as st
-from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, WeightReader
+from jetcap_ros.models.checkpoint import read_checkpoint
+from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.packed import pack
 from jetcap_ros.models.pth import map_pth
+from jetcap_ros.models.weight_reader import WeightReader
 from model_files import checkpoint
 import numpy as np
 import pytest
@@ -347,7 +349,8 @@ def test_bombs_are_refused_with_little_memory_and_in_little_time(plain, tmp_path
     program = textwrap.dedent("""
         import resource, signal, sys
         import numpy
-        from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint
+        from jetcap_ros.models.errors import CheckpointError
+        from jetcap_ros.models.checkpoint import read_checkpoint
         import jetcap_ros.models.pth
         size = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + (250 << 20),) * 2)

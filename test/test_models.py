@@ -20,15 +20,18 @@ import subprocess
 import sys
 import textwrap
 
-from jetcap_ros.engine.lazy_loader import (
-    CUDA_MB, lazy_load_model_class, lazy_load_quantization, LazyModel)
-from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, WeightReader
+from jetcap_ros.engine.lazy_loader import lazy_load_model_class, lazy_load_quantization, LazyModel
+from jetcap_ros.engine.stages import CUDA_MB
+from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.encoder import MobileNetEncoder
+from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.mobilenet import MobileNetCaptioningModel
 from jetcap_ros.models.packed import pack
-from jetcap_ros.models.quantization import apply_dynamic_quantization, quantize_rows, Weight
+from jetcap_ros.models.quantization import apply_dynamic_quantization
 from jetcap_ros.models.simple import compact_product, opencv_product, SimpleCaptioningModel
 from jetcap_ros.models.torch_products import has_int8_engine, int8_product
+from jetcap_ros.models.weight import quantize_rows, Weight
+from jetcap_ros.models.weight_reader import WeightReader
 from model_files import checkpoint, features, picture, plain_tokens
 import numpy as np
 import pytest
@@ -353,7 +356,7 @@ def test_stages_take_no_more_memory_than_they_ask_for(name):
 
         stages = []
         lazy = LazyModel('', {name!r}, reserve_memory_mb=0, on_begin=lambda stage:
-                         stages.append([stage, lazy._need_mb(stage), anonymous_mb(), 0]))
+                         stages.append([stage, lazy.need_mb(stage), anonymous_mb(), 0]))
         threading.Thread(target=follow, daemon=True).start()
         lazy.model
         print(json.dumps(stages))
@@ -365,7 +368,7 @@ def test_stages_take_no_more_memory_than_they_ask_for(name):
 
 def test_a_cuda_context_is_asked_for_with_the_first_weights(small):
     asked = [
-        [LazyModel(small.int8, device=device)._need_mb(stage) for stage in ('torch', 'weights')]
+        [LazyModel(small.int8, device=device).need_mb(stage) for stage in ('torch', 'weights')]
         for device in ('cpu', 'cuda')]
     assert asked[1] == [asked[0][0], asked[0][1] + CUDA_MB]
 

@@ -21,7 +21,8 @@ import signal
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
-from jetcap_ros.engine.captioner import Captioner, CaptionerSettings, SHIPPED_CHECKPOINT
+from jetcap_ros.engine.captioner import Captioner
+from jetcap_ros.engine.settings import CaptionerSettings, SHIPPED_CHECKPOINT
 from jetcap_ros.node.parameters import PARAMETERS
 from node_process import image_message, NodeProcess
 import numpy as np

@@ -17,7 +17,7 @@
 from pathlib import Path
 
 from hypothesis import given, strategies as st
-from jetcap_ros.engine.captioner import CaptionerSettings
+from jetcap_ros.engine.settings import CaptionerSettings
 from jetcap_ros.node.parameters import document, on_set_parameters, PARAMETERS, SPECS
 from rclpy.parameter import Parameter
 import yaml

@@ -32,15 +32,17 @@ torch = pytest.importorskip('torch')
 from torch.nn import functional  # noqa: E402, I100
 
 from jetcap_ros.cli import main  # noqa: E402, I100
+from jetcap_ros.engine.lazy_loader import LazyModel  # noqa: E402, I100
+from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT  # noqa: E402, I100
 from jetcap_ros.errors import UserError  # noqa: E402, I100
-from jetcap_ros.engine.lazy_loader import LazyModel, SHIPPED_CHECKPOINT  # noqa: E402, I100
 from jetcap_ros.images.preprocessing import normalize, squash  # noqa: E402, I100
-from jetcap_ros.models.checkpoint import (  # noqa: E402, I100
-    CheckpointError, read_checkpoint, WeightReader)
+from jetcap_ros.models.checkpoint import read_checkpoint  # noqa: E402, I100
 from jetcap_ros.models.encoder import MobileNetEncoder  # noqa: E402, I100
+from jetcap_ros.models.errors import CheckpointError  # noqa: E402, I100
 from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
     AttentionDecoder, MobileNetCaptioningModel, WordLayers)
 from jetcap_ros.models.vocabulary import Vocabulary  # noqa: E402, I100
+from jetcap_ros.models.weight_reader import WeightReader  # noqa: E402, I100
 from jetcap_ros.training import bleu, cider  # noqa: E402, I100
 from jetcap_ros.training.checkpoint import (  # noqa: E402, I100
     build_model, checkpoint_contents, load_checkpoint)

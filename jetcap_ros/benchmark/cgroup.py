@@ -14,13 +14,13 @@
 
 """A real memory cgroup to run a command in, for the memory sweep and for tests."""
 
+from collections.abc import Sequence
 import errno
 import os
 from pathlib import Path
 import signal
 import subprocess
 import time
-from typing import Dict, List, Optional, Sequence
 import uuid
 
 from ..memory.memory_utils import find_cgroups, MB, V1
@@ -45,7 +45,7 @@ class MemoryCgroup:
         kernel's memory controller.
     """
 
-    def __init__(self, limit_mb: Optional[float] = None) -> None:
+    def __init__(self, limit_mb: float | None = None) -> None:
         cgroups = find_cgroups('/')
         self._v1 = cgroups.files is V1
         self._files = cgroups.files
@@ -82,7 +82,7 @@ class MemoryCgroup:
         if swap.exists():
             swap.write_text(limit if self._v1 else '0')
 
-    def command(self, command: Sequence[str]) -> List[str]:
+    def command(self, command: Sequence[str]) -> list[str]:
         """Return the command that runs another one in this cgroup."""
         return ['/bin/sh', '-c', JOIN, str(self.path / 'cgroup.procs'), *command]
 
@@ -96,7 +96,7 @@ class MemoryCgroup:
         return int((self.path / self._files.usage).read_text()) / MB
 
     @property
-    def peak_mb(self) -> Optional[float]:
+    def peak_mb(self) -> float | None:
         """Return the most that was ever charged, page cache included; None before Linux 5.19."""
         peak = self.path / ('memory.max_usage_in_bytes' if self._v1 else 'memory.peak')
         return int(peak.read_text()) / MB if peak.exists() else None
@@ -109,16 +109,16 @@ class MemoryCgroup:
         return sum(stat[name] for name in names) / MB
 
     @property
-    def oom_kills(self) -> Optional[int]:
+    def oom_kills(self) -> int | None:
         """Return how many processes the kernel killed here, None before Linux 4.13."""
         return self._table(self._files.events).get('oom_kill')
 
     @property
-    def pids(self) -> List[int]:
+    def pids(self) -> list[int]:
         """Return the processes in it."""
         return [int(pid) for pid in (self.path / 'cgroup.procs').read_text().split()]
 
-    def _table(self, name: str) -> Dict[str, int]:
+    def _table(self, name: str) -> dict[str, int]:
         lines = (self.path / name).read_text().splitlines()
         return {key: int(value) for key, value in (line.split() for line in lines)}
 

@@ -16,12 +16,11 @@
 
 import json
 from pathlib import Path
-from typing import Tuple
 
 
 def make_checkpoint(
         folder: Path, vocab_size: int = 4000, quantize: str = 'int8',
-        encoder: str = 'mobilenet_v3_small', seed: int = 0) -> Tuple[Path, Path]:
+        encoder: str = 'mobilenet_v3_small', seed: int = 0) -> tuple[Path, Path]:
     """
     Write a `.pth` with random weights and its packed form, and return their paths.
 

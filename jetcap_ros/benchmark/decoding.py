@@ -19,13 +19,13 @@ Prints a JSON line: ms of the encoder, of greedy decoding and of beam search, an
 """
 
 import argparse
+from collections.abc import Callable
 import json
 import statistics
 import time
-from typing import Callable, Dict
 
 
-def timed(work: Callable, repeats: int) -> Dict[str, float]:
+def timed(work: Callable, repeats: int) -> dict[str, float]:
     """Return the median and the least milliseconds of a call, after two that warm up."""
     work()
     work()
@@ -52,7 +52,7 @@ def main() -> None:
 
     from .processes import peak_rss_mb
     picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
-    result: Dict[str, object] = {}
+    result: dict[str, object] = {}
     if args.model == 'eager':
         import torch
 

@@ -14,8 +14,9 @@
 
 """Whether anything grows or stays behind over many transitions, many frames and a long time."""
 
+from collections.abc import Callable
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 from lifecycle_msgs.msg import Transition
 import numpy as np
@@ -32,7 +33,7 @@ LOOKS = 20
 SETTLE = 10  # cycles and hundreds of frames before the first look
 
 
-def measure(plan: Plan) -> Dict[str, Any]:
+def measure(plan: Plan) -> dict[str, Any]:
     """Return what grew over the cycles of transitions, the frames, and under a camera."""
     cycles, frames = (5, 100) if plan.quick else (200, 20_000)
     return {
@@ -41,7 +42,7 @@ def measure(plan: Plan) -> Dict[str, Any]:
         'camera': {f'{plan.sustained_s:.0f} s, full model': _camera(plan)}}
 
 
-def _cycles(plan: Plan, count: int) -> Dict[str, float]:
+def _cycles(plan: Plan, count: int) -> dict[str, float]:
     message = make_image(np.zeros((*FRAME, 3), np.uint8))
     with NodeUnderTest({'model': 'simple', 'checkpoint': plan.checkpoint}) as node:
         def cycle() -> None:
@@ -68,7 +69,7 @@ def _full_node(plan: Plan) -> NodeUnderTest:
         'min_available_memory_mb': 0.0})
 
 
-def _frames(plan: Plan, count: int) -> Dict[str, float]:
+def _frames(plan: Plan, count: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     messages = [
         make_image(generator.integers(0, 255, (*FRAME, 3), dtype=np.uint8)) for _ in range(50)]
@@ -88,17 +89,17 @@ def _frames(plan: Plan, count: int) -> Dict[str, float]:
         return {'seconds': seconds, **_growth(before, _state(node, caption))}
 
 
-def _camera(plan: Plan) -> Dict[str, Any]:
+def _camera(plan: Plan) -> dict[str, Any]:
     with _full_node(plan) as node:
         node.start()
         return sustained(node, plan.sustained_s)
 
 
-def _state(node: NodeUnderTest, work: Callable[[], None] = lambda: None) -> Dict[str, float]:
+def _state(node: NodeUnderTest, work: Callable[[], None] = lambda: None) -> dict[str, float]:
     """Return what is held; of memory the least of several looks, as buffers come and go."""
     time.sleep(1)
     pids = node.pids()
-    found: Dict[str, float] = {'processes': len(pids)}
+    found: dict[str, float] = {'processes': len(pids)}
     for name, pid in zip(('node', 'worker'), pids):
         process = psutil.Process(pid)
         resident = []
@@ -113,11 +114,11 @@ def _state(node: NodeUnderTest, work: Callable[[], None] = lambda: None) -> Dict
     return found
 
 
-def _growth(before: Dict[str, float], after: Dict[str, float]) -> Dict[str, float]:
+def _growth(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
     return {name: after.get(name, 0) - value for name, value in before.items()}
 
 
-def tables(result: Dict[str, Any]) -> List[Table]:
+def tables(result: dict[str, Any]) -> list[Table]:
     """Return what grew as a table."""
     growths = {over: growth for over, growth in result.items() if over != 'camera'}
     names = list(dict.fromkeys(name for growth in growths.values() for name in growth))

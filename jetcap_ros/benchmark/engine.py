@@ -29,7 +29,8 @@ def main() -> None:
     args = parser.parse_args()
     import numpy as np
 
-    from ..engine.captioner import Captioner, CaptionerSettings
+    from ..engine.captioner import Captioner
+    from ..engine.settings import CaptionerSettings
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     settings = CaptionerSettings(
         model=args.model, fallback='none', checkpoint=args.checkpoint, min_available_memory_mb=0)

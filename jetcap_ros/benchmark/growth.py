@@ -16,7 +16,7 @@
 
 import statistics
 import time
-from typing import Any, Dict, List
+from typing import Any
 
 from .latency import cameras, one_at_a_time, VGA
 from .node_under_test import NodeUnderTest
@@ -34,12 +34,12 @@ CAMERAS = (1, 2, 4, 8)
 CAMERA_HZ = 10
 
 
-def measure(plan: Plan) -> Dict[str, Any]:
+def measure(plan: Plan) -> dict[str, Any]:
     """Return the figures of both models."""
     return {model: _measure_model(plan, model) for model in ('mobilenet', 'simple')}
 
 
-def _measure_model(plan: Plan, model: str) -> Dict[str, Any]:
+def _measure_model(plan: Plan, model: str) -> dict[str, Any]:
     ends = (lambda values: [values[0], values[-1]]) if plan.quick else list
     return {
         'image size': {
@@ -59,7 +59,7 @@ def _node(plan: Plan, model: str, count: int = 1) -> NodeUnderTest:
         cameras=count)
 
 
-def _image_size(plan: Plan, model: str, size) -> Dict[str, float]:
+def _image_size(plan: Plan, model: str, size) -> dict[str, float]:
     with _node(plan, model) as node:
         node.start()
         with Watch(node.pids) as watch:
@@ -69,7 +69,7 @@ def _image_size(plan: Plan, model: str, size) -> Dict[str, float]:
 
 
 def _decoding(
-        plan: Plan, model: str, checkpoint: str, length: int, beams: int = 1) -> Dict[str, float]:
+        plan: Plan, model: str, checkpoint: str, length: int, beams: int = 1) -> dict[str, float]:
     result = run_child([
         '-m', 'jetcap_ros.benchmark.decoding', model, checkpoint, '--length', str(length),
         '--beams', *([str(beams)] if beams > 1 else []),
@@ -78,13 +78,13 @@ def _decoding(
     return {'ms': timed['p50'], 'mb': result['peak_rss_mb']}
 
 
-def _vocabulary(plan: Plan, model: str, words: int) -> Dict[str, float]:
+def _vocabulary(plan: Plan, model: str, words: int) -> dict[str, float]:
     paths = run_child([
         '-m', 'jetcap_ros.benchmark.checkpoints', str(plan.folder), f'{{"vocab_size": {words}}}'])
     return _decoding(plan, model, paths['packed'], 20)
 
 
-def _cameras(plan: Plan, model: str, count: int) -> Dict[str, float]:
+def _cameras(plan: Plan, model: str, count: int) -> dict[str, float]:
     with _node(plan, model, count) as node:
         node.start()
         with cameras(node, VGA, CAMERA_HZ):
@@ -102,7 +102,7 @@ def _cameras(plan: Plan, model: str, count: int) -> Dict[str, float]:
         / (plan.seconds / 2)}
 
 
-def tables(result: Dict[str, Any]) -> List[Table]:
+def tables(result: dict[str, Any]) -> list[Table]:
     """Return the figures as one table a quantity."""
     found = []
     for quantity in next(iter(result.values())):

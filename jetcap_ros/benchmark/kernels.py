@@ -21,8 +21,8 @@ The product of a word (all weights that meet the decoder's state, 5792 x 512, fo
 """
 
 import argparse
+from collections.abc import Callable
 import os
-from typing import Callable, List
 
 from .decoding import timed
 from .report import Table
@@ -36,7 +36,7 @@ def products() -> Table:
     import numpy as np
     import torch
 
-    from ..models.quantization import quantize_rows, Weight
+    from ..models.weight import quantize_rows, Weight
     from ..models.simple import opencv_product
     from ..models.torch_products import int8_product
     generator = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def image_products() -> Table:
     """Return us of the product, of int8 weights."""
     import numpy as np
 
-    from ..models.quantization import quantize_rows, Weight
+    from ..models.weight import quantize_rows, Weight
     from ..models.simple import compact_product, opencv_product
     from ..models.torch_products import int8_product
     generator = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def encoders(threads: int) -> Table:
         memory_format=torch.channels_last)
     with torch.no_grad():
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(plain, image)))
-    ways: List[tuple] = [
+    ways: list[tuple] = [
         ('torchvision, as it is', lambda: plain(image)),
         ('batch normalization folded', lambda: folded(image)),
         ('folded, channels last (full model)', lambda: folded_last(last)),
@@ -134,7 +134,7 @@ def _opencv_encoder(cv2, threads: int) -> Callable:
 
     from ..models.architectures import describe_encoder, parameter_shapes
     from ..models.onnx_graph import encoder_graph
-    from ..models.quantization import Weight
+    from ..models.weight import Weight
     from ..models.simple import load_graph
     cv2.setNumThreads(threads)
     blocks = describe_encoder('mobilenet_v3_small')

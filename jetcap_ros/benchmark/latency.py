@@ -14,12 +14,13 @@
 
 """Time: until ready, of a caption, at saturation, under a camera at 30 Hz, and at rest."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 import statistics
 import subprocess
 import sys
 import time
-from typing import Any, Dict, Iterator, List
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def cameras(node: NodeUnderTest, size, rate: float) -> Iterator[None]:
         end_group(child)
 
 
-def measure(plan: Plan) -> Dict[str, Any]:
+def measure(plan: Plan) -> dict[str, Any]:
     """Return the figures of both models, in ms, seconds and percent of a core."""
     return {
         'decoding': measure_decoding(plan),
@@ -56,7 +57,7 @@ def measure(plan: Plan) -> Dict[str, Any]:
         'running': {model: measure_running(plan, model) for model in ('mobilenet', 'simple')}}
 
 
-def measure_decoding(plan: Plan) -> Dict[str, Any]:
+def measure_decoding(plan: Plan) -> dict[str, Any]:
     """Return ms for 20 words on the MobileNetV3-Small checkpoint, and whether words agree."""
     runs = {
         'eager loop': ['eager', plan.small_plain],
@@ -64,7 +65,7 @@ def measure_decoding(plan: Plan) -> Dict[str, Any]:
         'simple': ['simple', plan.small_packed],
         'mobilenet, float32': ['mobilenet', plan.small_packed_float, '--quantize', 'none'],
         'simple, float32': ['simple', plan.small_packed_float, '--quantize', 'none']}
-    rounds: Dict[str, List[dict]] = {name: [] for name in runs}
+    rounds: dict[str, list[dict]] = {name: [] for name in runs}
     for _ in range(plan.rounds):
         for name, arguments in runs.items():  # side by side, so that a busy moment hits all
             rounds[name].append(run_child([
@@ -80,7 +81,7 @@ def measure_decoding(plan: Plan) -> Dict[str, Any]:
         for name, results in rounds.items()}
 
 
-def measure_startup(plan: Plan, model: str) -> Dict[str, float]:
+def measure_startup(plan: Plan, model: str) -> dict[str, float]:
     """Return the seconds from the configure request to ready, and to the first caption."""
     ready, first = [], []
     message = make_image(np.zeros((*VGA, 3), np.uint8))
@@ -99,9 +100,9 @@ def measure_startup(plan: Plan, model: str) -> Dict[str, float]:
     return {'configure_s': statistics.median(ready), 'first_caption_s': statistics.median(first)}
 
 
-def measure_running(plan: Plan, model: str) -> Dict[str, Any]:
+def measure_running(plan: Plan, model: str) -> dict[str, Any]:
     """Return latencies, rates and CPU time of an active node."""
-    result: Dict[str, Any] = {}
+    result: dict[str, Any] = {}
     engine = run_child([
         '-m', 'jetcap_ros.benchmark.engine', model, plan.checkpoint, '--captions',
         str(plan.captions), '--pause', str(PAUSE_S)])
@@ -130,7 +131,7 @@ def measure_running(plan: Plan, model: str) -> Dict[str, Any]:
     return result
 
 
-def one_at_a_time(node: NodeUnderTest, size, count: int) -> List[float]:
+def one_at_a_time(node: NodeUnderTest, size, count: int) -> list[float]:
     """Return the ms from camera stamp to received caption, of frames sent one by one."""
     message = make_image(
         np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
@@ -156,7 +157,7 @@ def rate(node: NodeUnderTest, seconds: float) -> float:
     return len(node.drain()) / (time.perf_counter() - started)
 
 
-def sustained(node: NodeUnderTest, seconds: float) -> Dict[str, Any]:
+def sustained(node: NodeUnderTest, seconds: float) -> dict[str, Any]:
     """Return the ages of captioned frames and the memory, early and late under 720p at 30 Hz."""
     with cameras(node, HD, 30):
         node.captions.get(timeout=10)
@@ -183,7 +184,7 @@ def cpu_percent(node: NodeUnderTest, seconds: float) -> float:
     return (cpu_seconds(pids) - before) / (time.perf_counter() - started) * 100
 
 
-def tables(result: Dict[str, Any]) -> List[Table]:
+def tables(result: dict[str, Any]) -> list[Table]:
     """Return the figures as tables."""
     decoding = [
         [name, run['encoder'], run['greedy'],

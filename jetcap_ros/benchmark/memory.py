@@ -16,7 +16,7 @@
 
 import statistics
 import time
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 
@@ -47,10 +47,10 @@ print(json.dumps({'seconds': seconds, 'peak_rss_mb': peak_rss_mb()}))
 """
 
 
-def measure(plan: Plan) -> Dict[str, Any]:
+def measure(plan: Plan) -> dict[str, Any]:
     """Return the figures of each flow, in MB and seconds."""
     torch = [run_child(['-c', IMPORT_TORCH]) for _ in range(plan.rounds)]
-    result: Dict[str, Any] = {
+    result: dict[str, Any] = {
         'import torch': {
             name: statistics.median(run[name] for run in torch) for name in torch[0]},
         'bare rclpy node': run_child(
@@ -64,7 +64,7 @@ def measure(plan: Plan) -> Dict[str, Any]:
     return result
 
 
-def measure_node(plan: Plan, parameters: Dict[str, Any]) -> Dict[str, Any]:
+def measure_node(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return what node and worker hold while they configure and caption."""
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     with NodeUnderTest({'min_available_memory_mb': 0.0, **parameters}) as node:
@@ -93,7 +93,7 @@ def measure_node(plan: Plan, parameters: Dict[str, Any]) -> Dict[str, Any]:
                 if key.startswith('stage ')}}
 
 
-def tables(result: Dict[str, Any]) -> List[Table]:
+def tables(result: dict[str, Any]) -> list[Table]:
     """Return the figures as tables."""
     flows = []
     for name in ('import torch', 'bare rclpy node', 'naive flow'):

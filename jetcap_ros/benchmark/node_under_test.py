@@ -15,6 +15,7 @@
 """The captioner node in a process of its own, driven over ROS as a robot would."""
 
 import atexit
+from collections.abc import Sequence
 from dataclasses import dataclass
 import functools
 import json
@@ -28,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -52,12 +53,12 @@ SHARED_MB = 128  # for frames of 4K
 class Received:
     """A caption as it came back: what it said, and how old its frame was on arrival."""
 
-    info: Dict[str, Any]
+    info: dict[str, Any]
     age_s: float
 
 
 @functools.lru_cache(maxsize=None)
-def prepare_network() -> Dict[str, str]:
+def prepare_network() -> dict[str, str]:
     """Keep to ourselves, lose no frame, and return the environment of the node, without that."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
@@ -78,7 +79,7 @@ class NodeUnderTest:
     """
 
     def __init__(
-            self, parameters: Optional[Dict[str, Any]] = None, cameras: int = 1,
+            self, parameters: dict[str, Any] | None = None, cameras: int = 1,
             prefix: Sequence[str] = ()) -> None:
         environment = prepare_network()
         self.namespace = f'/benchmark_{os.getpid()}_{time.monotonic_ns() % 1_000_000}'
@@ -93,7 +94,7 @@ class NodeUnderTest:
         for name, value in values.items():
             command += ['-p', f'{name}:={json.dumps(value)}']
         self.log = b''
-        self.diagnostics: Dict[str, str] = {}
+        self.diagnostics: dict[str, str] = {}
         self.summary = ''
         self.captions: 'queue.Queue[Received]' = queue.Queue()
         self._context = rclpy.Context()
@@ -149,7 +150,7 @@ class NodeUnderTest:
         """Say whether the node's process runs."""
         return self.process.poll() is None
 
-    def pids(self) -> List[int]:
+    def pids(self) -> list[int]:
         """Return the node's process and those of its workers."""
         return tree(self.process.pid)
 
@@ -161,7 +162,7 @@ class NodeUnderTest:
                 return True
         return False
 
-    def transition(self, number: int, timeout: float) -> Optional[bool]:
+    def transition(self, number: int, timeout: float) -> bool | None:
         """Request a lifecycle transition; None if the node died or did not answer."""
         future = self._change_state.call_async(
             ChangeState.Request(transition=Transition(id=number)))
@@ -170,11 +171,11 @@ class NodeUnderTest:
             time.sleep(0.002)
         return future.result().success if future.done() else None
 
-    def configure(self, timeout: float = 150) -> Optional[bool]:
+    def configure(self, timeout: float = 150) -> bool | None:
         """Have the node load its model."""
         return self.transition(Transition.TRANSITION_CONFIGURE, timeout)
 
-    def activate(self, timeout: float = 20) -> Optional[bool]:
+    def activate(self, timeout: float = 20) -> bool | None:
         """Have the node caption, and wait until it subscribes."""
         success = self.transition(Transition.TRANSITION_ACTIVATE, timeout)
         deadline = time.monotonic() + timeout
@@ -194,7 +195,7 @@ class NodeUnderTest:
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def caption(self, pixels, timeout: float = 10, every: float = 1.0) -> Optional[Received]:
+    def caption(self, pixels, timeout: float = 10, every: float = 1.0) -> Received | None:
         """Send a frame until a caption comes; None if none does."""
         deadline = time.monotonic() + timeout
         while self.alive and time.monotonic() < deadline:
@@ -205,7 +206,7 @@ class NodeUnderTest:
                 pass
         return None
 
-    def drain(self) -> List[Received]:
+    def drain(self) -> list[Received]:
         """Return the captions that came since."""
         received = []
         while True:

@@ -19,7 +19,6 @@ torchvision's MobileNetV3-Small, and a decoder whose `generate` is a Python loop
 everything anew for each word, in float32. Same parameter names, so the same checkpoints load.
 """
 
-from typing import List, Tuple
 
 import torch
 from torch import nn
@@ -54,7 +53,7 @@ class PlainModel(nn.Module):
         self.decoder = PlainDecoder(vocab_size, embed_dim, decoder_dim, attention_dim)
 
     @torch.no_grad()
-    def generate(self, image: torch.Tensor, start: int, end: int, max_length: int) -> List[int]:
+    def generate(self, image: torch.Tensor, start: int, end: int, max_length: int) -> list[int]:
         """Return the word indices of a normalized (1, 3, 224, 224) image, greedily."""
         cells = self.encoder(image).flatten(2).permute(0, 2, 1)
         decoder = self.decoder
@@ -74,7 +73,7 @@ class PlainModel(nn.Module):
         return words
 
 
-def load_plain_model(path: str) -> Tuple[PlainModel, dict]:
+def load_plain_model(path: str) -> tuple[PlainModel, dict]:
     """Return the model of a `.pth` checkpoint, and the checkpoint, read as a whole."""
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     state = checkpoint['model_state_dict']

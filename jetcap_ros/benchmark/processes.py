@@ -15,6 +15,7 @@
 """Measure processes from outside: what they hold together, at most, and what they use of a core."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 import json
 import os
 import re
@@ -22,7 +23,6 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 import psutil
 
@@ -34,8 +34,8 @@ class ChildFailed(RuntimeError):
 
 
 def run_child(
-        arguments: List[str], timeout: float = 600,
-        environment: Optional[Dict[str, str]] = None) -> dict:
+        arguments: list[str], timeout: float = 600,
+        environment: dict[str, str] | None = None) -> dict:
     """
     Run `python ARGUMENTS` in a process group of its own and return the JSON of its last line.
 
@@ -64,13 +64,13 @@ def end_group(child: subprocess.Popen) -> None:
     child.wait()
 
 
-def peak_rss_mb(pid: Optional[int] = None) -> float:
+def peak_rss_mb(pid: int | None = None) -> float:
     """Return the most a process ever had resident, as the kernel counted."""
     with open(f'/proc/{pid or "self"}/status', encoding='ascii', errors='replace') as status:
         return int(re.search(r'VmHWM:\s+(\d+)', status.read())[1]) / 1024
 
 
-def shares_mb(pids: Iterable[int]) -> Dict[int, float]:
+def shares_mb(pids: Iterable[int]) -> dict[int, float]:
     """
     Return what each process holds, with pages of files that several of them hold divided.
 
@@ -78,8 +78,8 @@ def shares_mb(pids: Iterable[int]) -> Dict[int, float]:
     that has the same libraries loaded does not make the figures smaller. The sum is what the
     processes occupy together.
     """
-    private: Dict[int, float] = {}
-    files: Dict[Tuple[str, str], Dict[int, float]] = defaultdict(dict)
+    private: dict[int, float] = {}
+    files: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for pid in pids:
         try:
             private[pid], of_files = _read_smaps(pid)
@@ -101,10 +101,10 @@ def shares_mb(pids: Iterable[int]) -> Dict[int, float]:
     return shares
 
 
-def _read_smaps(pid: int) -> Tuple[float, Dict[Tuple[str, str], float]]:
+def _read_smaps(pid: int) -> tuple[float, dict[tuple[str, str], float]]:
     """Return the MB of a process that are its own, and those of each mapped file."""
     own = 0.0
-    files: Dict[Tuple[str, str], float] = defaultdict(float)
+    files: dict[tuple[str, str], float] = defaultdict(float)
     file, resident = ('', '0'), 0
     with open(f'/proc/{pid}/smaps', encoding='utf-8', errors='replace') as smaps:
         for line in smaps:
@@ -128,10 +128,10 @@ class Watch:
     :param pids: called for each sample, since processes come and go.
     """
 
-    def __init__(self, pids: Callable[[], List[int]]) -> None:
+    def __init__(self, pids: Callable[[], list[int]]) -> None:
         self.sampled_mb = 0.0
         self._pids = pids
-        self._resident: Dict[int, Tuple[float, float]] = {}  # most seen, most ever
+        self._resident: dict[int, tuple[float, float]] = {}  # most seen, most ever
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -156,7 +156,7 @@ class Watch:
         return self.sampled_mb + max(0.0, missed)
 
     @property
-    def peak_rss_mb(self) -> Dict[int, float]:
+    def peak_rss_mb(self) -> dict[int, float]:
         """Return the peak RSS of each process seen."""
         return {pid: ever for pid, (_, ever) in self._resident.items()}
 
@@ -183,7 +183,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
-def tree(pid: int) -> List[int]:
+def tree(pid: int) -> list[int]:
     """Return a process and its descendants; empty when it has gone."""
     try:
         process = psutil.Process(pid)

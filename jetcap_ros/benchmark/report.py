@@ -14,12 +14,13 @@
 
 """What was measured, as tables, JSON and a chart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 import os
 import platform
 import statistics
-from typing import Any, Dict, List, Sequence
+from typing import Any
 
 COLOURS = {'mobilenet': '#2b6cb0', 'simple': '#2f855a'}
 
@@ -29,8 +30,8 @@ class Table:
     """Rows under columns; None is printed as nothing."""
 
     title: str
-    columns: List[str]
-    rows: List[Sequence[Any]]
+    columns: list[str]
+    rows: list[Sequence[Any]]
 
     def markdown(self) -> str:
         """Return the table as Markdown, padded so that it reads well in a terminal too."""
@@ -51,7 +52,7 @@ def _format(value: Any) -> str:
     return str(value)
 
 
-def percentiles(values: Sequence[float]) -> Dict[str, float]:
+def percentiles(values: Sequence[float]) -> dict[str, float]:
     """Return p50, p95 and p99."""
     if len(values) < 2:
         return dict.fromkeys(('p50', 'p95', 'p99'), values[0] if values else float('nan'))
@@ -59,7 +60,7 @@ def percentiles(values: Sequence[float]) -> Dict[str, float]:
     return {'p50': cuts[49], 'p95': cuts[94], 'p99': cuts[98]}
 
 
-def machine() -> Dict[str, str]:
+def machine() -> dict[str, str]:
     """Return what the figures depend on, without importing any of it."""
     from importlib import metadata
     facts = {
@@ -84,7 +85,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def write_json(result: Dict[str, Any], path: str) -> None:
+def write_json(result: dict[str, Any], path: str) -> None:
     """Write all figures."""
     with open(path, 'w', encoding='utf-8') as file:
         json.dump(result, file, indent=1)
@@ -98,7 +99,7 @@ def _figure(*arguments, **options):
     return pyplot.subplots(*arguments, layout='constrained', **options)
 
 
-def draw_memory(memory: Dict[str, Any], path: str) -> None:
+def draw_memory(memory: dict[str, Any], path: str) -> None:
     """Draw the worker's memory after each stage, and the floor and the naive flow as lines."""
     figure, axes = _figure(figsize=(8, 4.5))
     order = list(memory['mobilenet']['stages'])
@@ -123,7 +124,7 @@ def draw_memory(memory: Dict[str, Any], path: str) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_sweep(points: List[Dict[str, Any]], path: str) -> None:
+def draw_sweep(points: list[dict[str, Any]], path: str) -> None:
     """Draw what ran at each memory limit, its peak, and the headroom that was left."""
     outcomes = {
         'full': '#2b6cb0', 'simple': '#2f855a', 'FAILURE': '#d69e2e',

@@ -14,10 +14,11 @@
 
 """Node and worker in a real memory cgroup, from too small for the node to ample."""
 
+from collections.abc import Iterable
 import sys
 import threading
 import time
-from typing import Any, Dict, Iterable, List
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ VARIANTS = (
     ('simple', False, {'fallback': 'simple', **UNCHECKED}))
 
 
-def measure(limits_mb: Iterable[int], checkpoint: str = '') -> List[Dict[str, Any]]:
+def measure(limits_mb: Iterable[int], checkpoint: str = '') -> list[dict[str, Any]]:
     """
     Return what ran at each limit, for both fallbacks, and without the memory checks.
 
@@ -84,10 +85,10 @@ class HeldPeak:
 
 def try_limit(
         limit_mb: float, fallback: str, checked: bool,
-        parameters: Dict[str, Any]) -> Dict[str, Any]:
+        parameters: dict[str, Any]) -> dict[str, Any]:
     """Start the node under a limit, configure and caption, and return what came of it."""
     drop_caches()
-    point: Dict[str, Any] = {'limit_mb': limit_mb, 'fallback': fallback, 'checks': checked}
+    point: dict[str, Any] = {'limit_mb': limit_mb, 'fallback': fallback, 'checks': checked}
     with MemoryCgroup(limit_mb) as cgroup, HeldPeak(cgroup) as held:
         with NodeUnderTest(parameters, prefix=cgroup.command([])) as node:
             point.update(_outcome(node))
@@ -97,7 +98,7 @@ def try_limit(
     return point
 
 
-def _outcome(node: NodeUnderTest) -> Dict[str, Any]:
+def _outcome(node: NodeUnderTest) -> dict[str, Any]:
     if not node.wait_for_start():
         end = 'still starting' if node.alive else f'ended with {node.process.returncode}'
         return {'outcome': 'node did not fit', 'message': end}
@@ -133,7 +134,7 @@ def _outcome(node: NodeUnderTest) -> Dict[str, Any]:
     return result
 
 
-def tables(points: List[Dict[str, Any]]) -> List[Table]:
+def tables(points: list[dict[str, Any]]) -> list[Table]:
     """Return the points as a table for each variant."""
     found = []
     for fallback, checked, _ in VARIANTS:

@@ -14,15 +14,15 @@
 
 """What the package promises of its size and speed, against what was measured in the same run."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from .report import Table
 
 
 def compare(
-        memory: Optional[Dict[str, Any]], timing: Optional[Dict[str, Any]]) -> List[dict]:
+        memory: dict[str, Any] | None, timing: dict[str, Any] | None) -> list[dict]:
     """Return each target with what is wanted, what was got and whether that is enough."""
-    found: List[Tuple[str, float, str, float]] = []
+    found: list[tuple[str, float, str, float]] = []
     if memory:
         torch = memory['import torch']['peak_rss_mb']
         naive = memory['naive flow']['peak_rss_mb']
@@ -71,7 +71,7 @@ def compare(
         for figure, wanted, unit, got in found]
 
 
-def tables(targets: List[dict]) -> List[Table]:
+def tables(targets: list[dict]) -> list[Table]:
     """Return the targets as a table."""
     return [Table('Targets', ['figure', 'wanted', 'got', ''], [
         [target['figure'], f'<= {target["wanted"]:g} {target["unit"]}'.strip(),

@@ -90,7 +90,7 @@ def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
 
     from jetcap_ros.benchmark import endurance, growth, latency, memory, report, targets
     from jetcap_ros.benchmark.plan import make_plan
-    from jetcap_ros.engine.captioner import SHIPPED_CHECKPOINT
+    from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
     from tqdm import tqdm
     plan = make_plan(folder, checkpoint or SHIPPED_CHECKPOINT, args.quick, args.minutes)
     measurements = {'memory': memory, 'time': latency, 'growth': growth, 'endurance': endurance}

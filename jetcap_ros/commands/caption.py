@@ -49,9 +49,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def engine_settings(args: argparse.Namespace):
     """Return the CaptionerSettings of parsed arguments."""
-    from jetcap_ros.engine.captioner import CaptionerSettings
+    from jetcap_ros.engine.settings import CaptionerSettings
     from jetcap_ros.errors import UserError
-    from jetcap_ros.models.search import MAX_BEAM_SIZE, MAX_LENGTH
+    from jetcap_ros.engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
     if not 1 <= args.beam <= MAX_BEAM_SIZE:
         raise UserError(f'--beam {args.beam}: expected 1 to {MAX_BEAM_SIZE}')
     if not 1 <= args.max_length <= MAX_LENGTH:

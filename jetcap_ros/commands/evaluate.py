@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from ..errors import UserError
-    from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
+    from ..engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
     for name, value, most in (
             ('--beam', args.beam, MAX_BEAM_SIZE), ('--max-length', args.max_length, MAX_LENGTH)):
         if not 1 <= value <= most:

@@ -37,7 +37,8 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     """Write the packed file and say what is in it."""
     from jetcap_ros.errors import UserError
-    from jetcap_ros.models.checkpoint import CheckpointError, read_checkpoint, sha256
+    from jetcap_ros.models.errors import CheckpointError
+    from jetcap_ros.models.checkpoint import read_checkpoint, sha256
     from jetcap_ros.models.packed import pack
     out = args.out or os.path.splitext(args.checkpoint)[0] + '.safetensors'
     try:

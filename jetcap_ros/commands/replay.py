@@ -28,7 +28,7 @@ import contextlib
 import os
 from pathlib import Path
 import sys
-from typing import Any, Dict
+from typing import Any
 
 from .caption import add_engine_arguments, engine_settings
 
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def _check_places(args: argparse.Namespace, places: Dict[str, str]) -> None:
+def _check_places(args: argparse.Namespace, places: dict[str, str]) -> None:
     """Refuse now what would only fail after hours, and what would be overwritten."""
     from jetcap_ros.errors import UserError
     for place in places.values():
@@ -127,7 +127,7 @@ def _expected_file(args: argparse.Namespace, place: str) -> Path:
 
 
 def _settings(args: argparse.Namespace) -> Any:
-    from jetcap_ros.engine.captioner import SHIPPED_CHECKPOINT
+    from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
     from jetcap_ros.errors import UserError
     from jetcap_ros.models.checkpoint import sha256
     from jetcap_ros.replay.runner import ReplaySettings
@@ -145,7 +145,7 @@ def _settings(args: argparse.Namespace) -> Any:
 
 
 def _replay_one(
-        args: argparse.Namespace, bags: Dict[str, Path], interruption: Any) -> Dict[str, Any]:
+        args: argparse.Namespace, bags: dict[str, Path], interruption: Any) -> dict[str, Any]:
     from jetcap_ros.replay.console import BagProgress
     from jetcap_ros.replay.fleet import make_captioner
     from jetcap_ros.replay.runner import replay_bag
@@ -175,7 +175,7 @@ def _replay_one(
 
 
 def _replay_many(
-        args: argparse.Namespace, bags: Dict[str, Path], interruption: Any) -> Dict[str, Any]:
+        args: argparse.Namespace, bags: dict[str, Path], interruption: Any) -> dict[str, Any]:
     from jetcap_ros.replay import fleet
     from jetcap_ros.replay.bag import open_bag
     from tqdm import tqdm

@@ -19,6 +19,7 @@ The node runs as on a robot: a process of its own, driven through its lifecycle 
 """
 
 import argparse
+from collections.abc import Callable
 import os
 from pathlib import Path
 import re
@@ -26,7 +27,7 @@ import signal
 import statistics
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any
 
 from ..errors import UserError
 
@@ -68,7 +69,7 @@ def main() -> int:
     return 0
 
 
-def run(out: Path, folder: Optional[Path], model: str) -> None:
+def run(out: Path, folder: Path | None, model: str) -> None:
     """
     Drive the node through its life, telling about it, and write out/index.html.
 
@@ -90,8 +91,8 @@ def run(out: Path, folder: Optional[Path], model: str) -> None:
         raise UserError(f'{out}: {error.strerror}') from error
     say(f'{len(pictures)} pictures at {RATE_HZ:.0f} Hz; '
         f'to look on: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
-    steps: List[Dict[str, Any]] = []
-    cards: List[Dict[str, Any]] = []
+    steps: list[dict[str, Any]] = []
+    cards: list[dict[str, Any]] = []
     parameters = {'model': model, 'max_rate_hz': 0.0}
     with Robot(parameters, lambda line: say(f'    {line}')) as robot:
         def step(name: str, act: Callable[[], Any]) -> None:
@@ -135,8 +136,8 @@ def run(out: Path, folder: Optional[Path], model: str) -> None:
 
 
 def write_page(
-        path: Path, steps: List[Dict[str, Any]], cards: List[Dict[str, Any]],
-        diagnostics: Dict[str, str]) -> None:
+        path: Path, steps: list[dict[str, Any]], cards: list[dict[str, Any]],
+        diagnostics: dict[str, str]) -> None:
     """Write the page; the folder exists."""
     from ..images.page import data_uri, render_page, thumbnail
     stages = []

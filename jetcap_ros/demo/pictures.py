@@ -17,7 +17,6 @@
 from dataclasses import dataclass
 import importlib.util
 from pathlib import Path
-from typing import List, Optional
 
 import cv2
 import numpy as np
@@ -45,7 +44,7 @@ class Picture:
     credit: str = ''
 
 
-def find_pictures(folder: Optional[Path]) -> List[Picture]:
+def find_pictures(folder: Path | None) -> list[Picture]:
     """
     Return the pictures of a folder, by name; without a folder, scikit-image's photographs.
 

@@ -15,6 +15,7 @@
 """The rest of the robot: starts the node and a camera, drives the one, hears what it says."""
 
 import collections
+from collections.abc import Callable, Iterator
 import json
 import os
 from pathlib import Path
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, Callable, Deque, Dict, Iterator, Optional
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -58,16 +59,17 @@ class Robot:
     :param log: called with each line that the node logs, from another thread.
     """
 
-    def __init__(self, parameters: Dict[str, Any], log: Callable[[str], None]) -> None:
-        self.captions: Deque[Dict[str, Any]] = collections.deque()  # as in ~/caption_info
-        self.diagnostics: Dict[str, str] = {}  # the newest
+    def __init__(self, parameters: dict[str, Any], log: Callable[[str], None]) -> None:
+        # As in ~/caption_info.
+        self.captions: collections.deque[dict[str, Any]] = collections.deque()
+        self.diagnostics: dict[str, str] = {}  # the newest
         self._parameters = parameters
         self._log = log
         self._last_error = ''
         self._diagnosed = 0
-        self._node: Optional[subprocess.Popen] = None
-        self._camera: Optional[subprocess.Popen] = None
-        self._reader: Optional[threading.Thread] = None
+        self._node: subprocess.Popen | None = None
+        self._camera: subprocess.Popen | None = None
+        self._reader: threading.Thread | None = None
         self._folder = tempfile.TemporaryDirectory(prefix='jetcap-demo-')
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
@@ -125,7 +127,7 @@ class Robot:
         """Have the node caption."""
         self._change(Transition.TRANSITION_ACTIVATE, 'activate')
 
-    def show(self, picture: Path, times: int, timeout: float) -> Iterator[Dict[str, Any]]:
+    def show(self, picture: Path, times: int, timeout: float) -> Iterator[dict[str, Any]]:
         """
         Hold a picture before the camera, and yield what the node says of it, as it comes.
 
@@ -145,7 +147,7 @@ class Robot:
                 times -= 1
                 yield info
 
-    def wait_for_diagnostics(self) -> Dict[str, str]:
+    def wait_for_diagnostics(self) -> dict[str, str]:
         """Return what the node says of itself from now on."""
         seen = self._diagnosed
         # The next one may have been on its way.
@@ -160,7 +162,7 @@ class Robot:
         """Have the node give its model's memory back."""
         self._change(Transition.TRANSITION_CLEANUP, 'cleanup')
 
-    def end(self) -> Optional[int]:
+    def end(self) -> int | None:
         """End the node as Ctrl-C would; return its exit code."""
         node, self._node = self._node, None
         if node is None:

@@ -19,16 +19,17 @@ The model lives in a worker process. Where the full model does not fit, dies or 
 one takes over, and the full one returns when it can. No ROS in here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import os
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
-from .lazy_loader import SHIPPED_CHECKPOINT
+from .settings import CaptionerSettings, SHIPPED_CHECKPOINT
 from .worker_process import RequestError, WorkerError, WorkerProcess
 from ..images.preprocessing import squash
 from ..memory.memory_utils import available_memory_mb, check_available_memory, memory_pressure
@@ -46,26 +47,6 @@ class CaptionerError(RuntimeError):
 
 
 @dataclass
-class CaptionerSettings:
-    """The parameters of the node that concern the model, under the same names."""
-
-    model: str = 'mobilenet'
-    fallback: str = 'simple'
-    checkpoint: str = ''
-    checkpoint_sha256: str = ''
-    quantize: str = 'int8'
-    device: str = 'cpu'
-    min_available_memory_mb: float = 800
-    reserve_memory_mb: float = 150
-    configure_timeout_s: float = 120.0
-    inference_timeout_s: float = 10.0
-    num_threads: int = 0
-    beam_size: int = 3
-    max_length: int = 20
-    recover: bool = True
-
-
-@dataclass
 class Caption:
     """A caption of one image."""
 
@@ -76,12 +57,12 @@ class Caption:
     attention: np.ndarray  # (7, 7), sums to 1: where the words looked, on average
 
     @property
-    def words(self) -> List[str]:
+    def words(self) -> list[str]:
         """Return the words of the caption."""
         return self.text.split()
 
     @property
-    def peak(self) -> Tuple[float, float]:
+    def peak(self) -> tuple[float, float]:
         """Return where the words looked most, (x, y) as parts of the width and the height."""
         rows, columns = self.attention.shape
         row, column = divmod(int(self.attention.argmax()), columns)
@@ -99,24 +80,24 @@ class Captioner:
     """
 
     def __init__(
-            self, settings: CaptionerSettings, on_stage: Optional[Callable] = None,
-            log: Optional[Callable[[str, str], None]] = None) -> None:
+            self, settings: CaptionerSettings, on_stage: Callable | None = None,
+            log: Callable[[str, str], None] | None = None) -> None:
         self.settings = settings
         self.reason = ''  # why the model in use is not the one asked for, or why there is none
-        self.stages: List[Dict[str, Any]] = []
+        self.stages: list[dict[str, Any]] = []
         self.restarts = 0
-        self.facts: Dict[str, Any] = {}  # what the worker said of its checkpoint and libraries
+        self.facts: dict[str, Any] = {}  # what the worker said of its checkpoint and libraries
         self._on_stage = on_stage or (lambda stage: None)
         self._log_to = log or (lambda severity, text: None)
-        self._worker: Optional[WorkerProcess] = None
+        self._worker: WorkerProcess | None = None
         self._change = threading.RLock()  # held while one worker replaces another
         self._processes_lock = threading.Lock()
-        self._processes: List[WorkerProcess] = []
+        self._processes: list[WorkerProcess] = []
         self._closing = threading.Event()
-        self._supervisor: Optional[threading.Thread] = None
+        self._supervisor: threading.Thread | None = None
         self._retry_s = FIRST_RETRY_S
         self._retry_at = float('inf')
-        self._pressed_since: Optional[float] = None
+        self._pressed_since: float | None = None
 
     def __enter__(self) -> 'Captioner':
         return self
@@ -131,7 +112,7 @@ class Captioner:
         return worker.name if worker else ''
 
     @property
-    def worker_pid(self) -> Optional[int]:
+    def worker_pid(self) -> int | None:
         """Return the process of the model in use."""
         worker = self._worker
         return worker.pid if worker else None
@@ -244,9 +225,9 @@ class Captioner:
         checkpoint = self._checkpoint_for(model)
         pinned = checkpoint == self._checkpoint_for(settings.model)
         check_available_memory(WORKER_NEED_MB + settings.reserve_memory_mb, 'a worker process')
-        stages: List[Dict[str, Any]] = []
+        stages: list[dict[str, Any]] = []
 
-        def on_event(message: Dict[str, Any]) -> None:
+        def on_event(message: dict[str, Any]) -> None:
             if message['kind'] == 'stage':
                 stage = {
                     'name': str(message.get('name')), **{

@@ -13,54 +13,19 @@
 # limitations under the License.
 
 """
-Load the captioning models late, in stages from small to large, each behind a memory check.
+Load the captioning models late, stage by stage (`stages.py` says what each needs).
 
-Importing this file imports no framework. Before a stage there must be memory for it and for the
-reserve, or MemoryError says what is missing; after it, its time and memory are reported.
+Importing this file imports no framework.
 """
 
-from dataclasses import dataclass
-import functools
+from collections.abc import Callable
 import os
-from pathlib import Path
-import time
-from typing import Any, Callable, Optional
-import warnings
+from typing import Any
 
+from .settings import DEVICES, MODELS, QUANTIZE, SHIPPED_CHECKPOINT
+from .stages import NEED_MB, need_mb, run_stage, Stage
 from ..memory.file_pages import release_file_pages
-from ..memory.memory_utils import (
-    available_memory_mb, check_available_memory, MB, pre_cleanup, process_memory,
-    safe_import_wrapper)
-
-SHIPPED_CHECKPOINT = str(
-    Path(__file__).parent.parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
-
-# What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
-# those pages are the file's: the kernel takes them back under pressure.
-NEED_MB = {
-    'quantization': 10, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
-    'weights': 30, 'cleanup': 0, 'warm_up': 10, 'opencv': 10}
-# And for each MB of the checkpoint. The simple model reads graphs in float32, several times their
-# size while they are read, and has OpenCV arrange the weights when they are first used.
-NEED_PER_MB = {
-    'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5}}
-# The CUDA context and the libraries that come with the first tensor on the device. An assumption,
-# not a measurement: where processor and GPU share their memory, too much is better than too little.
-CUDA_MB = 500
-
-MODELS = ('mobilenet', 'simple')
-QUANTIZE = ('int8', 'none')
-DEVICES = ('cpu', 'cuda', 'auto')
-
-
-@dataclass
-class Stage:
-    """What a stage took, and what was left after it."""
-
-    name: str
-    seconds: float
-    rss_mb: float
-    available_mb: float
+from ..memory.memory_utils import MB, pre_cleanup, safe_import_wrapper
 
 
 def lazy_load_quantization() -> Callable:
@@ -97,8 +62,9 @@ class LazyModel:
     def __init__(
             self, checkpoint: str = '', name: str = 'mobilenet', checkpoint_sha256: str = '',
             quantize: str = 'int8', device: str = 'cpu', num_threads: int = 0,
-            reserve_memory_mb: float = 150, on_begin: Optional[Callable] = None,
-            on_stage: Optional[Callable] = None) -> None:
+            reserve_memory_mb: float = 150,
+            on_begin: Callable[[str], None] = lambda name: None,
+            on_stage: Callable[[Stage], None] = lambda stage: None) -> None:
         for value, choices in ((name, MODELS), (quantize, QUANTIZE), (device, DEVICES)):
             if value not in choices:
                 raise ValueError(f'{value!r} is none of {", ".join(choices)}')
@@ -121,26 +87,14 @@ class LazyModel:
             self._model = self._load_simple() if self._name == 'simple' else self._load_mobilenet()
         return self._model
 
-    def _run(self, stage: str, work: Callable) -> Any:
-        """Do the work of a stage between its memory check and its report."""
-        if self._on_begin:
-            self._on_begin(stage)
-        started = time.monotonic()
-        need = self._need_mb(stage)
-        check_available_memory(need + self._reserve, f'stage {stage} ({need:.0f} MB and reserve)')
-        result = work()
-        if self._on_stage:
-            self._on_stage(Stage(
-                stage, time.monotonic() - started, process_memory().rss_mb,
-                available_memory_mb()))
-        return result
-
-    def _need_mb(self, stage: str) -> float:
-        per_mb = NEED_PER_MB[self._name].get(stage, 0)
-        # Before its metadata are read, nothing is known of the checkpoint, nor needed.
+    def need_mb(self, stage: str) -> float:
+        """Return the memory that a stage needs, as far as the checkpoint is known; in MB."""
         size = os.path.getsize(self.checkpoint.path) / MB if self.checkpoint else 0
-        context = CUDA_MB if stage == 'weights' and self._device == 'cuda' else 0
-        return NEED_MB[stage] + per_mb * size + context
+        return need_mb(self._name, stage, size, self._device)
+
+    def _run(self, stage: str, work: Callable) -> Any:
+        return run_stage(
+            stage, self.need_mb(stage), self._reserve, work, self._on_begin, self._on_stage)
 
     def _read_metadata(self):
         from ..models.checkpoint import read_checkpoint
@@ -172,7 +126,8 @@ class LazyModel:
         torch = self._run('torch', self._import_torch)
         self._run('model_class', lambda: lazy_load_model_class(self._reserve))
         model = self._run('instance', self._build_instance)
-        self._run('weights', lambda: self._place_weights(model))
+        self._run('weights', lambda: model.place_weights(
+            self.checkpoint, self._quantize, self._device))
         self._run('cleanup', pre_cleanup)
         with torch.inference_mode():
             self._run('warm_up', lambda: self._warm_up(model))
@@ -202,37 +157,3 @@ class LazyModel:
             len(checkpoint.vocabulary), encoder=encoder, decoder=(),  # placed with its weights
             vocabulary=checkpoint.vocabulary, calibration=checkpoint.score_calibration,
             search_options=checkpoint.search).eval()
-
-    def _place_weights(self, model) -> None:
-        """Put the weights into the network, tensor by tensor."""
-        import torch
-
-        from ..models.checkpoint import WeightReader
-        from ..models.decoder import Decoder
-        from ..models.torch_products import has_int8_engine, torch_product
-        from ..models.word_detector import WordDetector
-        checkpoint, device, quantize = self.checkpoint, self._device, self._quantize
-        dtype = torch.float32 if device == 'cpu' else torch.float16
-        if quantize == 'int8' and device == 'cpu' and not has_int8_engine():
-            warnings.warn('this torch has no quantized engine: quantize is none')
-            quantize = 'none'
-        with WeightReader(checkpoint) as reader:
-            for name, _ in list(model.encoder.named_parameters()):
-                # Convolutions run in floating point. In int8 mode their values are those of
-                # int8, so that all models of a checkpoint are one network.
-                values = torch.tensor(
-                    reader.read(f'encoder.{name}', quantize).dequantized()).to(device, dtype)
-                if values.ndim == 4:
-                    values = values.contiguous(memory_format=torch.channels_last)
-                module, _, kind = name.rpartition('.')
-                setattr(
-                    model.encoder.get_submodule(module), kind,
-                    torch.nn.Parameter(values, requires_grad=False))
-            model.decoder = Decoder(
-                lambda name: reader.read(f'decoder.{name}', quantize), checkpoint.embed_dim,
-                checkpoint.decoder_dim, checkpoint.attention_dim,
-                functools.partial(torch_product, device=device))
-            if checkpoint.words:
-                model.word_detector = WordDetector(
-                    lambda name: reader.read(f'words.{name}', quantize),
-                    functools.partial(torch_product, device=device))

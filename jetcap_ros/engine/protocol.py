@@ -25,7 +25,7 @@ can be half read, and nothing is unpickled.
 
 import json
 import socket
-from typing import Any, Dict, Tuple
+from typing import Any
 
 MAX_PACKET = 1 << 18  # bytes; a frame of 224x224x3 and its header take 150,000
 
@@ -34,7 +34,7 @@ class ProtocolError(RuntimeError):
     """A packet that is no message."""
 
 
-def connected_sockets() -> Tuple[socket.socket, socket.socket]:
+def connected_sockets() -> tuple[socket.socket, socket.socket]:
     """Return two sockets that are connected to each other and to nothing else."""
     pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in pair:
@@ -55,7 +55,7 @@ def send(end: socket.socket, kind: str, pixels=b'', **values: Any) -> None:
     end.sendall(packet)
 
 
-def receive(end: socket.socket) -> Tuple[Dict[str, Any], memoryview]:
+def receive(end: socket.socket) -> tuple[dict[str, Any], memoryview]:
     """
     Return the next message, and the pixels behind it.
 

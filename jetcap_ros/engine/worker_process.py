@@ -14,6 +14,7 @@
 
 """The node's end of a model worker: start it, talk to it, notice its end, end it."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import os
 from pathlib import Path
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable, Dict, Optional
+from typing import Any
 
 import numpy as np
 import psutil
@@ -53,7 +54,7 @@ class RequestError(ValueError):
     """The worker refused one request, and is well."""
 
 
-def worker_environment(num_threads: int) -> Dict[str, str]:
+def worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a worker, which decides what its libraries allocate."""
     environment = dict(os.environ)
     package_parent = str(Path(__file__).resolve().parents[2])
@@ -81,8 +82,8 @@ class WorkerProcess:
     """
 
     def __init__(
-            self, settings: Dict[str, Any],
-            on_event: Optional[Callable[[Dict[str, Any]], None]] = None) -> None:
+            self, settings: dict[str, Any],
+            on_event: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.name: str = settings['name']
         self.rss_mb = 0.0
         self._on_event = on_event or (lambda message: None)
@@ -107,7 +108,7 @@ class WorkerProcess:
         self.pid: int = self._process.pid
         self._settings = settings
 
-    def load(self, timeout: float) -> Dict[str, Any]:
+    def load(self, timeout: float) -> dict[str, Any]:
         """
         Have the model loaded; return the worker's 'ready' message.
 
@@ -132,7 +133,7 @@ class WorkerProcess:
 
     def caption(
             self, frame: np.ndarray, beam_size: int, max_length: int,
-            timeout: float) -> Dict[str, Any]:
+            timeout: float) -> dict[str, Any]:
         """
         Return the worker's 'caption' message for a (224, 224, 3) uint8 RGB frame.
 
@@ -164,7 +165,7 @@ class WorkerProcess:
                 self._end_process()
                 raise WorkerError('protocol', f'a caption without sense ({error})') from error
 
-    def failure(self) -> Optional[WorkerError]:
+    def failure(self) -> WorkerError | None:
         """Return why the worker can no longer be used, None if it is well; never blocks."""
         if self._process.poll() is not None:
             return self._gone()
@@ -217,7 +218,7 @@ class WorkerProcess:
         self._end_process()
         return WorkerError('hang', f'the worker hung in stage {self._stage} and was ended')
 
-    def _stopped(self) -> Optional[WorkerError]:
+    def _stopped(self) -> WorkerError | None:
         try:
             if psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
                 return None

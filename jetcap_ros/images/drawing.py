@@ -16,7 +16,6 @@
 
 import math
 import textwrap
-from typing import List, Optional, Tuple
 import unicodedata
 
 import cv2
@@ -31,7 +30,7 @@ HEAT_OPACITY = 0.6  # where attention is highest
 
 
 def draw_caption(
-        image: np.ndarray, text: str, attention: Optional[np.ndarray] = None) -> np.ndarray:
+        image: np.ndarray, text: str, attention: np.ndarray | None = None) -> np.ndarray:
     """
     Draw a caption on a darkened band along the lower edge.
 
@@ -78,7 +77,7 @@ def _lay_heat_over(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     return cv2.add(cv2.multiply(image, kept, scale=1 / 255), added)
 
 
-def _fit(text: str, width: int, height: int) -> Tuple[List[str], float]:
+def _fit(text: str, width: int, height: int) -> tuple[list[str], float]:
     """Return the lines of the text and the scale of the font at which they fit the picture."""
     scale = max(LARGE_SCALE * min(width / 640, height / 480), SMALLEST_SCALE)
     while True:
@@ -94,7 +93,7 @@ def _fit(text: str, width: int, height: int) -> Tuple[List[str], float]:
 
 
 def _wrap(
-        text: str, usable_width: int, scale: float, max_lines: Optional[int] = None) -> List[str]:
+        text: str, usable_width: int, scale: float, max_lines: int | None = None) -> list[str]:
     """Break the text into the widest lines that fit; none if not even short ones do."""
     if max_lines == 0:
         return []

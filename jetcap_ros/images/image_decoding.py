@@ -20,7 +20,7 @@ bags that are read without ROS. Whatever a message declares is checked against i
 time and memory stay in proportion to what really arrived.
 """
 
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -36,8 +36,8 @@ class ImageError(ValueError):
 class _Encoding(NamedTuple):
     dtype: type
     channels: int
-    conversion: Optional[int]  # of cv2.cvtColor, to RGB; None if it is RGB already
-    multiple: Tuple[int, int] = (1, 1)  # what width and height must be multiples of
+    conversion: int | None  # of cv2.cvtColor, to RGB; None if it is RGB already
+    multiple: tuple[int, int] = (1, 1)  # what width and height must be multiples of
     smallest: int = 1  # side in pixels
     planes: float = 1  # rows of data for each row of pixels
 
@@ -192,7 +192,7 @@ def _check_size(width: int, height: int) -> None:
             f'{MAX_PIXELS / 1e6:.0f} are the limit')
 
 
-def _to_rgb(pixels: np.ndarray, conversion: Optional[int]) -> np.ndarray:
+def _to_rgb(pixels: np.ndarray, conversion: int | None) -> np.ndarray:
     pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder('='))
     if conversion is not None:
         try:
@@ -228,7 +228,7 @@ def _describe(data: memoryview, message_format: str) -> str:
             f'starting {bytes(data[:8]).hex(" ") or "with nothing"})')
 
 
-def _jpeg_size(content: bytes) -> Tuple[int, int]:
+def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Return width and height from the frame header (ITU-T T.81, B.2.2)."""
     offset = 2
     for _ in range(1000):  # segments; cameras write about ten

@@ -33,7 +33,7 @@ from pathlib import Path
 import re
 import sys
 from types import ModuleType
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import psutil
 
@@ -44,9 +44,9 @@ UNLIMITED = 1 << 60  # bytes; v1 writes about twice this where there is no limit
 class ControllerFiles(NamedTuple):
     """How a version of the kernel's memory controller names its files."""
 
-    limits: Tuple[str, ...]
+    limits: tuple[str, ...]
     usage: str
-    cache: Tuple[str, ...]  # keys of memory.stat: page cache the kernel can drop
+    cache: tuple[str, ...]  # keys of memory.stat: page cache the kernel can drop
     events: str
 
 
@@ -63,8 +63,8 @@ class Cgroups(NamedTuple):
     """The cgroups this process is in: of the memory controller from its own up, and of v2."""
 
     files: ControllerFiles
-    levels: Tuple[Path, ...]
-    unified: Optional[Path]
+    levels: tuple[Path, ...]
+    unified: Path | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ProcessMemory:
     anonymous_mb: float  # what is no copy of a file on disk
 
     @property
-    def pss_mb(self) -> Optional[float]:
+    def pss_mb(self) -> float | None:
         """
         Return the share that is this process's, None if the kernel does not tell.
 
@@ -163,7 +163,7 @@ def safe_import_wrapper(name: str, need_mb: float) -> ModuleType:
             f'cannot import {name}: {type(error).__name__}: {error}', name=name) from error
 
 
-def memory_pressure(root: str = '/') -> Optional[float]:
+def memory_pressure(root: str = '/') -> float | None:
     """
     Return the percentage of the last 10 s in which all tasks waited for memory (PSI, full avg10).
 
@@ -180,7 +180,7 @@ def memory_pressure(root: str = '/') -> Optional[float]:
     return None
 
 
-def oom_kill_count(root: str = '/') -> Optional[int]:
+def oom_kill_count(root: str = '/') -> int | None:
     """
     Return how many processes the kernel has killed for lack of memory, None if it does not tell.
 
@@ -197,7 +197,7 @@ def oom_kill_count(root: str = '/') -> Optional[int]:
     return None
 
 
-def process_memory(pid: Optional[int] = None) -> ProcessMemory:
+def process_memory(pid: int | None = None) -> ProcessMemory:
     """
     Return the memory of a process, of this one without `pid`.
 
@@ -225,12 +225,12 @@ def _left_of(limit: float, level: Path, files: ControllerFiles) -> float:
 @functools.lru_cache(maxsize=None)
 def find_cgroups(root: str) -> Cgroups:
     """Find this process's cgroups through /proc/self/cgroup and /proc/self/mountinfo."""
-    paths: Dict[str, str] = {}  # controller -> path; '' is the unified hierarchy of v2
+    paths: dict[str, str] = {}  # controller -> path; '' is the unified hierarchy of v2
     for line in _read(Path(root, 'proc/self/cgroup')).splitlines():
         _, controllers, path = line.split(':', 2)
         paths.update(dict.fromkeys(controllers.split(','), path))
-    v1: List[Path] = []
-    v2: List[Path] = []
+    v1: list[Path] = []
+    v2: list[Path] = []
     for line in _read(Path(root, 'proc/self/mountinfo')).splitlines():
         mount, _, source = line.partition(' - ')
         mount_root, mount_point = (_unescape(field) for field in mount.split()[3:5])
@@ -243,7 +243,7 @@ def find_cgroups(root: str) -> Cgroups:
     return Cgroups(V1 if v1 else V2, tuple(v1 or v2), v2[0] if v2 else None)
 
 
-def _levels(root: str, mount_root: str, mount_point: str, path: str) -> List[Path]:
+def _levels(root: str, mount_root: str, mount_point: str, path: str) -> list[Path]:
     """Return the directories of a cgroup and its visible ancestors, innermost first."""
     top = Path(root, mount_point.lstrip('/'))
     parts = Path(path).parts[1:]
@@ -265,7 +265,7 @@ def _read(path: Path) -> str:
         return ''
 
 
-def _read_table(path: Path) -> Dict[str, int]:
+def _read_table(path: Path) -> dict[str, int]:
     """Return a file of `key number` lines."""
     pairs = (line.split() for line in _read(path).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}

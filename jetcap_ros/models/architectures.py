@@ -20,8 +20,8 @@ this file must not import a framework. Names of parameters are torchvision's
 (`mobilenet_*().features`), sizes are read from a checkpoint or taken from the papers' tables.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional, Tuple
 
 # Sandler et al. 2018, table 2: kernel, expansion, channels, repeats, stride of the first repeat.
 MOBILENET_V2 = (
@@ -78,7 +78,7 @@ class SqueezeExcitation:
 class Block:
     """Layers in a row; the input is added to their output where `residual`."""
 
-    layers: Tuple[object, ...]
+    layers: tuple[object, ...]
     residual: bool
 
 
@@ -88,7 +88,7 @@ def norm_epsilon(architecture: str) -> float:
 
 
 def describe_encoder(
-        architecture: str, sizes: Optional[Mapping[str, Tuple[int, ...]]] = None) -> List[Block]:
+        architecture: str, sizes: Mapping[str, tuple[int, ...]] | None = None) -> list[Block]:
     """
     Return the blocks of an encoder.
 
@@ -120,11 +120,11 @@ def recognize_encoder(names) -> str:
 class _Builder:
     """Adds layers and follows the number of channels through them."""
 
-    def __init__(self, sizes: Optional[Mapping[str, Tuple[int, ...]]]) -> None:
+    def __init__(self, sizes: Mapping[str, tuple[int, ...]] | None) -> None:
         self.sizes = sizes
         self.channels = 3
 
-    def shape(self, name: str, default: Tuple[int, ...]) -> Tuple[int, ...]:
+    def shape(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         if self.sizes is None:
             return default
         shape = self.sizes.get(name)
@@ -164,7 +164,7 @@ def _divisible(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _describe_v2(architecture: str, sizes) -> List[Block]:
+def _describe_v2(architecture: str, sizes) -> list[Block]:
     table = MOBILENET_V2 if architecture == 'mobilenet_v2' else EFFICIENTNET_LITE2
     add = _Builder(sizes)
     blocks = [Block((add.convolution('0.0', '0.1', 32, 3, 2, 'relu6'),), False)]
@@ -188,7 +188,7 @@ def _describe_v2(architecture: str, sizes) -> List[Block]:
     return blocks
 
 
-def _describe_v3(architecture: str, sizes) -> List[Block]:
+def _describe_v3(architecture: str, sizes) -> list[Block]:
     table = MOBILENET_V3_SMALL if architecture == 'mobilenet_v3_small' else MOBILENET_V3_LARGE
     add = _Builder(sizes)
     blocks = [Block((add.convolution('0.0', '0.1', 16, 3, 2, 'hardswish'),), False)]
@@ -217,7 +217,7 @@ def _describe_v3(architecture: str, sizes) -> List[Block]:
 
 
 def parameter_shapes(
-        blocks: List[Block], folded: bool = False) -> Dict[str, Tuple[int, ...]]:
+        blocks: list[Block], folded: bool = False) -> dict[str, tuple[int, ...]]:
     """
     Return the shape of every parameter and running statistic of an encoder, by name.
 

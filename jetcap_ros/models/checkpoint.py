@@ -13,43 +13,36 @@
 # limitations under the License.
 
 """
-Read checkpoints: what they say of themselves, then their weights one by one.
+Read what checkpoints say of themselves; no weights.
 
 Two formats, one view. A `.pth` file is a torch dict as training writes it; a packed file is
 safetensors, written by `jetcap pack`. Either gives the same parameters under the same names:
 those of the encoder with batch normalization folded in, those of the decoder as they are.
-Reading what a checkpoint says needs no framework; reading the weights of a `.pth` needs torch.
+This needs no framework; reading the weights of a `.pth` (`WeightReader`) needs torch.
 """
 
-import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 import hashlib
 import json
 import math
 import os
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from .architectures import (
-    Block, describe_encoder, norm_epsilon, parameter_shapes, recognize_encoder, SqueezeExcitation)
-from .quantization import is_quantized, quantize_rows, Weight
+from .architectures import Block, describe_encoder, parameter_shapes, recognize_encoder
+from .errors import CheckpointError, MAX_PARAMETERS, reading
+from .pth import read_pth_metadata
 from .safetensors_file import SafetensorsFile
 from .search import check_options
 from .vocabulary import Vocabulary
+from .weight import is_quantized
 
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
-# Larger claims are refused before anything of their size is allocated.
-MAX_PARAMETERS = 200_000_000
-MAX_MESSAGE = 300  # characters: a message may quote the file
 WORD_PARAMETERS = (
     'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias')
 DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, foreign or not what was asked for."""
 
 
 @dataclass
@@ -59,13 +52,13 @@ class Checkpoint:
     path: str
     packed: bool
     architecture: str  # of the encoder
-    blocks: List[Block]
+    blocks: list[Block]
     vocabulary: Vocabulary
-    shapes: Dict[str, Tuple[int, ...]]  # of the decoder's parameters
+    shapes: dict[str, tuple[int, ...]]  # of the decoder's parameters
     quantize: str = 'none'  # how the weights are stored: 'int8' or 'none'
-    score_calibration: Dict[str, float] = field(default_factory=dict)
-    search: Dict[str, float] = field(default_factory=dict)  # options of the beam search
-    words: Dict[str, Tuple[int, ...]] = field(default_factory=dict)  # shapes of the word detector
+    score_calibration: dict[str, float] = field(default_factory=dict)
+    search: dict[str, float] = field(default_factory=dict)  # options of the beam search
+    words: dict[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of the word detector
 
     @property
     def embed_dim(self) -> int:
@@ -87,31 +80,13 @@ class Checkpoint:
         """Return the number of channels the encoder gives."""
         return self.blocks[-1].layers[-1].out_channels
 
-    def parameter_shapes(self) -> Dict[str, Tuple[int, ...]]:
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each parameter `WeightReader.read` knows, in the order of use."""
         shapes = parameter_shapes(self.blocks, folded=True)
         return {
             **{f'encoder.{name}': shape for name, shape in shapes.items()},
             **{f'decoder.{name}': shape for name, shape in self.shapes.items()},
             **{f'words.{name}': shape for name, shape in self.words.items()}}
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turn whatever can be wrong with a file into a CheckpointError of one line that names it."""
-    try:
-        yield
-    except (ImportError, MemoryError):  # nothing the file is to blame for
-        raise
-    except Exception as error:
-        text = str(error)
-        if isinstance(error, OSError):
-            text = f'cannot be read ({error.strerror or error})'
-        elif not isinstance(error, CheckpointError):
-            kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
-            text = f'damaged or foreign ({kind}{text})'
-        text = ''.join(c if c.isprintable() else ' ' for c in text[:MAX_MESSAGE])
-        raise CheckpointError(f'{path}: {text}') from error
 
 
 def sha256(path: str) -> str:
@@ -131,7 +106,7 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
         another SHA-256 than expected. Nothing in it is executed.
     """
     path = os.path.expanduser(path)
-    with _reading(path):
+    with reading(path):
         if not os.path.exists(path):
             raise CheckpointError('no such file')
         if not os.path.isfile(path):  # nor a FIFO, which would keep us waiting
@@ -144,7 +119,6 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
         with open(path, 'rb') as file:
             start = file.read(9)
         if start[:4] == b'PK\x03\x04':
-            from .pth import read_pth_metadata
             return _from_pth(path, *read_pth_metadata(path))
         if start[8:9] == b'{':
             return _from_packed(path)
@@ -152,7 +126,7 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
             'neither a packed file (safetensors) nor a zip file as torch.save writes since 1.6')
 
 
-def _from_pth(path: str, contents: Mapping, shapes: Dict[str, Tuple[int, ...]]) -> Checkpoint:
+def _from_pth(path: str, contents: Mapping, shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
     encoder, decoder, words = {}, {}, {}
     for name, shape in shapes.items():
         part, _, rest = name.partition('.')
@@ -226,14 +200,14 @@ def _described(tensor) -> str:
     return f'{np.dtype(tensor[0])} of shape {tensor[1]}' if tensor else 'missing'
 
 
-def _calibration(values) -> Dict[str, float]:
+def _calibration(values) -> dict[str, float]:
     numbers = _numbers('score_calibration', values)
     if numbers and not {'slope', 'intercept'} <= set(numbers):
         raise CheckpointError('score_calibration has no slope or no intercept')
     return numbers
 
 
-def _search(values) -> Dict[str, float]:
+def _search(values) -> dict[str, float]:
     numbers = _numbers('search', values)
     check_options(
         numbers.get('length_penalty', 0), numbers.get('block_ngram', 0),
@@ -241,7 +215,7 @@ def _search(values) -> Dict[str, float]:
     return numbers
 
 
-def _numbers(name: str, values) -> Dict[str, float]:
+def _numbers(name: str, values) -> dict[str, float]:
     if values is None:
         return {}
     if not isinstance(values, Mapping) or not all(
@@ -305,104 +279,3 @@ def _check_words(checkpoint: Checkpoint) -> None:
             raise CheckpointError(
                 f'words.{name} has shape {words.get(name)}, expected {expected.get(name)}')
     checkpoint.words = expected
-
-
-class WeightReader:
-    """
-    Gives the parameters of a checkpoint one by one, in float32 or quantized.
-
-    For use as a context manager. Only the parameter asked for is held.
-    """
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._shapes = checkpoint.parameter_shapes()
-        self._plain_shapes: Dict[str, Tuple[int, ...]] = {}  # of a `.pth`, unfolded
-        self._norms: Dict[str, str] = {}
-        self._size = 0
-        self._source = None
-
-    def __enter__(self) -> 'WeightReader':
-        checkpoint = self._checkpoint
-        with _reading(checkpoint.path):
-            if checkpoint.packed:
-                self._source = SafetensorsFile(checkpoint.path)
-                return self
-            from .pth import map_pth
-            self._source = map_pth(checkpoint.path)
-            self._size = os.path.getsize(checkpoint.path)
-        self._plain_shapes = {
-            f'encoder.{name}': shape
-            for name, shape in parameter_shapes(checkpoint.blocks).items()}
-        self._norms = {
-            f'encoder.{layer.name}': f'encoder.{layer.norm}'
-            for block in checkpoint.blocks for layer in block.layers
-            if not isinstance(layer, SqueezeExcitation)}
-        return self
-
-    def __exit__(self, *exc_info) -> None:
-        self._source = None
-
-    def read(self, name: str, quantize: Optional[str] = None) -> Weight:
-        """
-        Return the parameter of a name in `Checkpoint.parameter_shapes`.
-
-        :param quantize: 'int8' or 'none'; None: as it is stored. Only what
-            `is_quantized` says is ever int8, with a scale for each row (output channel).
-        :raises CheckpointError: if it holds a value that is not finite, or if the file is no
-            longer the one whose metadata were read.
-        """
-        with _reading(self._checkpoint.path), np.errstate(all='ignore'):
-            stored = self._packed(name) if self._checkpoint.packed else self._folded(name)
-            if stored.values.shape != self._shapes[name]:
-                raise CheckpointError(f'{name} has another shape now: the file was changed')
-        if not is_quantized(stored.values.shape) or quantize is None \
-                or (quantize == 'int8') == (stored.scale is not None):
-            return stored
-        if quantize == 'int8':
-            return quantize_rows(stored.values)
-        return Weight(stored.dequantized())
-
-    def array(self, name: str) -> np.ndarray:
-        """Return the parameter of a name as float32."""
-        return self.read(name).dequantized()
-
-    def _packed(self, name: str) -> Weight:
-        values = self._source.tensor(name)
-        if values.dtype == np.int8:
-            return Weight(values, self._finite(name + '.scale', self._source.tensor(
-                name + '.scale')))
-        return Weight(self._finite(name, values))
-
-    def _folded(self, name: str) -> Weight:
-        """Return a parameter of a `.pth`, with batch normalization folded in."""
-        prefix, _, kind = name.rpartition('.')
-        norm = self._norms.get(prefix)
-        if norm is None:
-            return Weight(self._plain(name))
-        # y = (W x - mean) * gamma / sqrt(var + eps) + beta
-        gain = self._plain(norm + '.weight') / np.sqrt(
-            self._plain(norm + '.running_var') + norm_epsilon(self._checkpoint.architecture))
-        if kind == 'bias':
-            values = self._plain(norm + '.bias') - self._plain(norm + '.running_mean') * gain
-        else:
-            values = self._plain(name) * gain[:, None, None, None]
-        return Weight(self._finite(name, values))
-
-    def _plain(self, name: str) -> np.ndarray:
-        """Return a tensor of a `.pth` as it is, in float32."""
-        if os.path.getsize(self._checkpoint.path) < self._size:
-            raise CheckpointError('the file was cut while it was read')
-        expected = self._plain_shapes.get(name)
-        if name not in self._source and name.startswith('encoder.'):
-            name = 'encoder.features.' + name[len('encoder.'):]
-        values = self._source[name].float().numpy().copy()  # the file may be cut later
-        if expected is not None and values.shape != expected:
-            raise CheckpointError(f'{name} has shape {values.shape}, expected {expected}')
-        return self._finite(name, values)
-
-    @staticmethod
-    def _finite(name: str, values: np.ndarray) -> np.ndarray:
-        if not np.isfinite(values).all():
-            raise CheckpointError(f'{name} holds values that are not finite')
-        return values.astype(np.float32, copy=False)

@@ -14,11 +14,12 @@
 
 """The decoder for inference, the same for all models; only the products differ."""
 
-from typing import Callable, Dict, NamedTuple, Optional
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from .quantization import concatenate, Weight
+from .weight import concatenate, Weight
 
 # A product: gives (rows, N) for (rows, M) float32.
 Product = Callable[[np.ndarray], np.ndarray]
@@ -52,7 +53,7 @@ class Decoder:
     def __init__(
             self, read: Callable[[str], Weight], embed_dim: int, decoder_dim: int,
             attention_dim: int, product: MakeProduct,
-            image_product: Optional[MakeProduct] = None) -> None:
+            image_product: MakeProduct | None = None) -> None:
         image_product = image_product or product
         self._h = decoder_dim
         self._a = attention_dim
@@ -66,7 +67,7 @@ class Decoder:
             np.ascontiguousarray(inputs.values[:, :embed_dim]), inputs.scale)
         self._word_bias = read('decode_step.bias_ih').values
         self._embedding = read('embedding.weight')
-        self._words: Dict[int, np.ndarray] = {}
+        self._words: dict[int, np.ndarray] = {}
         self._from_cells = image_product(
             concatenate([read('encoder_att.weight'), inputs.columns(embed_dim, None)]),
             np.concatenate([read('encoder_att.bias').values,

@@ -14,7 +14,6 @@
 
 """The MobileNet encoders in torch."""
 
-from typing import List, Optional
 
 from torch import nn
 
@@ -53,7 +52,7 @@ class MobileNetEncoder(nn.Module):
     """
 
     def __init__(
-            self, architecture: str = 'mobilenet_v3_small', blocks: Optional[List[Block]] = None,
+            self, architecture: str = 'mobilenet_v3_small', blocks: list[Block] | None = None,
             folded: bool = False, device=None) -> None:
         super().__init__()
         self.architecture = architecture
@@ -96,7 +95,7 @@ class MobileNetEncoder(nn.Module):
     def forward(self, x):
         return self.run_blocks(x)
 
-    def run_blocks(self, x, first: int = 0, last: Optional[int] = None):
+    def run_blocks(self, x, first: int = 0, last: int | None = None):
         """Run the blocks from `first` up to, but without, `last` on what the ones before gave."""
         for steps, residual in self._steps[first:last]:
             y = x
@@ -105,6 +104,6 @@ class MobileNetEncoder(nn.Module):
             x = x + y if residual else y
         return x
 
-    def block_modules(self, first: int = 0, last: Optional[int] = None) -> List[nn.Module]:
+    def block_modules(self, first: int = 0, last: int | None = None) -> list[nn.Module]:
         """Return the layers of the blocks from `first` up to, but without, `last`."""
         return [step for steps, _ in self._steps[first:last] for step in steps]

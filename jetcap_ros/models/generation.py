@@ -14,9 +14,9 @@
 
 """What all captioning models have in common: from an image to a caption."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 import math
-from typing import List, Mapping, Optional
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class GeneratedCaption:
     """A caption and what can be said of it."""
 
     text: str
-    indices: List[int]
+    indices: list[int]
     log_probability: float  # mean of a token, in nats
     score: float  # 0..1, calibrated where the checkpoint says how
     attention: np.ndarray  # (7, 7), sums to 1: where the words looked, on average
@@ -51,12 +51,12 @@ class CaptioningModel:
     """
 
     name = ''
-    word_detector: Optional[WordDetector] = None
+    word_detector: WordDetector | None = None
 
     def __init__(
-            self, vocabulary: Optional[Vocabulary] = None,
-            calibration: Optional[Mapping[str, float]] = None,
-            search_options: Optional[Mapping[str, float]] = None) -> None:
+            self, vocabulary: Vocabulary | None = None,
+            calibration: Mapping[str, float] | None = None,
+            search_options: Mapping[str, float] | None = None) -> None:
         self.vocabulary = vocabulary
         self.calibration = dict(calibration or {})
         self.search_options = dict(search_options or {})
@@ -94,7 +94,7 @@ class CaptioningModel:
 
     def generate(
             self, image, word_map: Mapping[str, int], rev_word_map: Mapping[int, str],
-            max_len: int = 20) -> List[str]:
+            max_len: int = 20) -> list[str]:
         """
         Caption an image greedily.
 

@@ -14,14 +14,20 @@
 
 """The full captioning model, in torch: MobileNet encoder, GRU decoder with soft attention."""
 
-from typing import Optional
+import functools
+import warnings
 
 import numpy as np
 import torch
 from torch import nn
 
+from .checkpoint import Checkpoint
+from .decoder import Decoder
 from .encoder import MobileNetEncoder
 from .generation import CaptioningModel
+from .torch_products import has_int8_engine, torch_product
+from .weight_reader import WeightReader
+from .word_detector import WordDetector
 
 
 class AttentionDecoder(nn.Module):
@@ -141,7 +147,7 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
         if isinstance(encoder, str):
             encoder = MobileNetEncoder(encoder)
         self.encoder = encoder
-        self.words: Optional[WordLayers] = None  # only where they are trained
+        self.words: WordLayers | None = None  # only where they are trained
         self.decoder = decoder if decoder is not None else AttentionDecoder(
             vocab_size, embed_dim, decoder_dim, attention_dim, encoder.out_channels, dropout)
 
@@ -170,3 +176,35 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
     def search_decoder(self):
         plain = isinstance(self.decoder, AttentionDecoder)
         return _StepByStep(self.decoder) if plain else self.decoder
+
+    def place_weights(
+            self, checkpoint: Checkpoint, quantize: str = 'int8', device: str = 'cpu') -> None:
+        """
+        Put the weights of a checkpoint into a network built on the meta device, one by one.
+
+        :param quantize: 'int8' or 'none'; on the CPU of a torch without an int8 engine: a
+            warning, and none.
+        """
+        dtype = torch.float32 if device == 'cpu' else torch.float16
+        if quantize == 'int8' and device == 'cpu' and not has_int8_engine():
+            warnings.warn('this torch has no quantized engine: quantize is none')
+            quantize = 'none'
+        product = functools.partial(torch_product, device=device)
+        with WeightReader(checkpoint) as reader:
+            for name, _ in list(self.encoder.named_parameters()):
+                # Convolutions run in floating point. In int8 mode their values are those of
+                # int8, so that all models of a checkpoint are one network.
+                values = torch.tensor(
+                    reader.read(f'encoder.{name}', quantize).dequantized()).to(device, dtype)
+                if values.ndim == 4:
+                    values = values.contiguous(memory_format=torch.channels_last)
+                module, _, kind = name.rpartition('.')
+                setattr(
+                    self.encoder.get_submodule(module), kind,
+                    nn.Parameter(values, requires_grad=False))
+            self.decoder = Decoder(
+                lambda name: reader.read(f'decoder.{name}', quantize), checkpoint.embed_dim,
+                checkpoint.decoder_dim, checkpoint.attention_dim, product)
+            if checkpoint.words:
+                self.word_detector = WordDetector(
+                    lambda name: reader.read(f'words.{name}', quantize), product)

@@ -21,14 +21,15 @@ library is required on the robot. Field numbers: onnx.proto, operator set 9, whi
 from 4.5 on.
 """
 
+from collections.abc import Callable, Sequence
 import os
 import struct
-from typing import BinaryIO, Callable, Dict, List, Sequence, Tuple
+from typing import BinaryIO
 
 import numpy as np
 
 from .architectures import Block, SqueezeExcitation
-from .quantization import Weight
+from .weight import Weight
 
 OPERATOR_SET = 9
 FLOAT, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 1, 2, 7
@@ -88,7 +89,7 @@ class _Graph:
         self.file.write(_number(1, 7) + _bytes(8, _bytes(1, '') + _number(2, OPERATOR_SET)))
         self._add(_bytes(2, 'graph'))
         self._nodes = 0
-        self._shared: Dict[float, str] = {}
+        self._shared: dict[float, str] = {}
 
     def _add(self, field: bytes) -> None:
         self.file.write(_bytes(7, field))
@@ -120,7 +121,7 @@ class _Graph:
                 f'constant_{value}', Weight(np.array([value], np.float32)))
         return self._shared[value]
 
-    def model(self, inputs: Dict[str, Sequence[int]], output: str) -> BinaryIO:
+    def model(self, inputs: dict[str, Sequence[int]], output: str) -> BinaryIO:
         for name, shape in inputs.items():
             self._add(_bytes(11, _value_info(name, shape)))
         self._add(_bytes(12, _value_info(output, ())))
@@ -139,7 +140,7 @@ class _Graph:
         return x
 
 
-def encoder_graph(blocks: List[Block], read: Callable[[str], Weight], size: int) -> BinaryIO:
+def encoder_graph(blocks: list[Block], read: Callable[[str], Weight], size: int) -> BinaryIO:
     """
     Return the file of an ONNX model, from 'image' (1, 3, size, size) to 'features' (1, C, h, w).
 
@@ -180,7 +181,7 @@ def product_graph(rows: int, inner: int) -> BinaryIO:
     return graph.model({'a': (rows, inner), 'b': (inner, 1)}, graph.node('MatMul', ['a', 'b']))
 
 
-def _parameters(name: str, read) -> Tuple[Weight, Weight]:
+def _parameters(name: str, read) -> tuple[Weight, Weight]:
     return read(name + '.weight'), read(name + '.bias')
 
 

@@ -16,12 +16,13 @@
 
 import json
 import os
-from typing import Dict
 
 import numpy as np
 
-from .checkpoint import Checkpoint, CheckpointError, PACKED_FORMAT, PACKED_VERSION, WeightReader
+from .checkpoint import Checkpoint, PACKED_FORMAT, PACKED_VERSION
+from .errors import CheckpointError
 from .safetensors_file import SafetensorsError, write_safetensors
+from .weight_reader import WeightReader
 
 
 def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
@@ -31,7 +32,7 @@ def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
     :param quantize: 'int8', or 'none' to keep float32.
     :raises CheckpointError: if its weights are damaged or its words too long.
     """
-    tensors: Dict[str, np.ndarray] = {}
+    tensors: dict[str, np.ndarray] = {}
     with WeightReader(checkpoint) as reader:
         for name in checkpoint.parameter_shapes():
             weight = reader.read(name, quantize)

@@ -25,10 +25,10 @@ import io
 import math
 import os
 import pickletools
-from typing import Any, Dict, List, Tuple
+from typing import Any
 import zipfile
 
-from .checkpoint import CheckpointError, MAX_PARAMETERS
+from .errors import CheckpointError, MAX_PARAMETERS
 
 # What a checkpoint of 80,000 words stays under; more is refused before it takes memory or time.
 MAX_PICKLE_BYTES = 8 << 20
@@ -66,10 +66,10 @@ class _Storage:
 class _Tensor:
     """The shape of a tensor; no data."""
 
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
 
 
-def read_pth_metadata(path: str) -> Tuple[Dict[str, Any], Dict[str, Tuple[int, ...]]]:
+def read_pth_metadata(path: str) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """
     Return the entries of a checkpoint that are no tensors, and the shapes of those that are.
 
@@ -122,11 +122,11 @@ def _read_pickle(path: str) -> bytes:
 
 def _follow(data: bytes) -> Any:
     """Return what the instructions of a pickle build, as far as it is data."""
-    stack: List[Any] = []
-    marks: List[int] = []
-    memo: Dict[int, Any] = {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[int, Any] = {}
 
-    def take(start: int) -> List[Any]:
+    def take(start: int) -> list[Any]:
         items = stack[start:]
         del stack[start:]
         return items
@@ -177,7 +177,7 @@ def _follow(data: bytes) -> Any:
     raise CheckpointError('it has no end')
 
 
-def _fill(target: Any, keys: List[Any], values: List[Any]) -> None:
+def _fill(target: Any, keys: list[Any], values: list[Any]) -> None:
     # Texts and small numbers: others could be made to collide, or to nest without end.
     if type(target) is not dict or len(keys) != len(values) or not all(
             type(key) is str or type(key) is int and abs(key) < 1 << 31 for key in keys):
@@ -211,7 +211,7 @@ def _call(function: Any, arguments: Any) -> Any:
     return _Tensor(shape)
 
 
-def _sizes(numbers: Any) -> Tuple[int, ...]:
+def _sizes(numbers: Any) -> tuple[int, ...]:
     """Return what is a proper tuple of sizes."""
     if type(numbers) is not tuple or len(numbers) > MAX_DIMENSIONS or not all(
             type(number) is int and 0 <= number <= MAX_PARAMETERS for number in numbers):

@@ -12,73 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""
-int8 weights with one scale a row (output channel), symmetric.
+"""Quantize a torch model in hand. Importing this file imports no framework."""
 
-Importing this file imports no framework: the weights of a checkpoint are quantized with NumPy,
-one tensor at a time. Torch is needed only to run them on its int8 kernels.
-"""
-
-from dataclasses import dataclass
-import math
-from typing import List, Optional, Sequence
 import warnings
 
-import numpy as np
-
-FEW_VALUES = 64
-
-
-@dataclass
-class Weight:
-    """A parameter: float32 values, or int8 values with a scale for each row."""
-
-    values: np.ndarray
-    scale: Optional[np.ndarray] = None
-
-    def dequantized(self) -> np.ndarray:
-        """Return the values as float32."""
-        if self.scale is None:
-            return self.values
-        values = self.values.astype(np.float32)
-        values *= self.scale.reshape(-1, *[1] * (values.ndim - 1))
-        return values
-
-    def rows(self, indices) -> 'Weight':
-        """Return these rows of it."""
-        scale = None if self.scale is None else self.scale[indices]
-        return Weight(self.values[indices], scale)
-
-    def columns(self, start: int, end: Optional[int]) -> 'Weight':
-        """Return these columns of it."""
-        return Weight(self.values[:, start:end], self.scale)
-
-
-def concatenate(weights: List[Weight]) -> Weight:
-    """Return the rows of several weights, all of one kind, as one."""
-    scales = [weight.scale for weight in weights]
-    return Weight(
-        np.concatenate([weight.values for weight in weights]),
-        None if scales[0] is None else np.concatenate(scales))
-
-
-def is_quantized(shape: Sequence[int]) -> bool:
-    """
-    Say whether int8 mode quantizes a parameter of this shape.
-
-    Convolutions with few values a channel, the depthwise ones above all, stay float32: they are a
-    hundredth of the weights, and lose most by it.
-    """
-    return len(shape) == 2 or len(shape) == 4 and math.prod(shape[1:]) >= FEW_VALUES
-
-
-def quantize_rows(values: np.ndarray) -> Weight:
-    """Return the weight as int8 -127..127 with the scale of each row (first axis)."""
-    rows = values.reshape(len(values), -1)
-    scale = np.abs(rows).max(axis=1).astype(np.float32) / 127
-    scale[scale == 0] = 1
-    quantized = np.rint(rows / scale[:, None]).clip(-127, 127).astype(np.int8)
-    return Weight(quantized.reshape(values.shape), scale)
+from .decoder import Decoder
+from .weight import quantize_rows, Weight
 
 
 def apply_dynamic_quantization(model):
@@ -91,7 +30,6 @@ def apply_dynamic_quantization(model):
     :param model: a MobileNetCaptioningModel on the CPU.
     :return: the same model.
     """
-    from .decoder import Decoder
     from .torch_products import has_int8_engine, torch_product
     if isinstance(model.decoder, Decoder):
         return model

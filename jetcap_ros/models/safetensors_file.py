@@ -20,12 +20,12 @@ bytes with the length of a JSON header, the header, the tensors. What a header c
 before anything is done with it.
 """
 
+from collections.abc import Mapping
 import json
 import math
 import mmap
 import os
 import struct
-from typing import Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -62,9 +62,9 @@ class SafetensorsFile:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if not isinstance(header, dict):
             raise SafetensorsError('its header is not a JSON object')
-        self.metadata: Dict[str, str] = self._texts(header.pop('__metadata__', {}))
+        self.metadata: dict[str, str] = self._texts(header.pop('__metadata__', {}))
         self._start = 8 + length
-        self._tensors: Dict[str, Tuple[type, Tuple[int, ...], int]] = {}
+        self._tensors: dict[str, tuple[type, tuple[int, ...], int]] = {}
         end = 0
         try:
             entries = sorted(header.items(), key=lambda item: item[1]['data_offsets'])
@@ -77,7 +77,7 @@ class SafetensorsFile:
                 f'its header describes {self._start + end} bytes, the file has {size}')
 
     @staticmethod
-    def _texts(metadata) -> Dict[str, str]:
+    def _texts(metadata) -> dict[str, str]:
         if not isinstance(metadata, dict) or not all(
                 isinstance(value, str) for value in metadata.values()):
             raise SafetensorsError('its metadata is not a map of texts')
@@ -99,7 +99,7 @@ class SafetensorsFile:
         return last
 
     @property
-    def tensors(self) -> Dict[str, Tuple[type, Tuple[int, ...]]]:
+    def tensors(self) -> dict[str, tuple[type, tuple[int, ...]]]:
         """Return the type and the shape of each tensor, by name."""
         return {name: (dtype, shape) for name, (dtype, shape, _) in self._tensors.items()}
 

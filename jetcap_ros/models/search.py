@@ -20,9 +20,9 @@ A decoder has `start(cells) -> state`, `step(words, state) -> (logits, state, at
 state is its own business.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 import math
-from typing import List, Optional, Sequence
 
 import numpy as np
 
@@ -37,7 +37,7 @@ MAX_WORD_GAIN = 10
 class Hypothesis:
     """A caption as the search found it."""
 
-    indices: List[int]  # with <end>, if it came to an end; without <start>
+    indices: list[int]  # with <end>, if it came to an end; without <start>
     log_probability: float  # the sum over the indices
     attention: np.ndarray  # (T, L): where each word looked
 
@@ -75,7 +75,7 @@ def greedy_search(decoder, cells, start: int, end: int, max_length: int = 20) ->
 def beam_search(
         decoder, cells, start: int, end: int, max_length: int = 20, beam_size: int = 3,
         forbidden: Sequence[int] = (), length_penalty: float = 0.0,
-        block_ngram: int = 0, gains: Optional[np.ndarray] = None) -> Hypothesis:
+        block_ngram: int = 0, gains: np.ndarray | None = None) -> Hypothesis:
     """
     Follow the `beam_size` most probable beginnings of a caption.
 
@@ -90,10 +90,10 @@ def beam_search(
     state = decoder.start(cells)
     words = np.array([start])
     totals = np.zeros(1)
-    beams: List[List[int]] = [[]]
-    seen: List[List[np.ndarray]] = [[]]
-    finished: List[Hypothesis] = []
-    best: Optional[float] = None
+    beams: list[list[int]] = [[]]
+    seen: list[list[np.ndarray]] = [[]]
+    finished: list[Hypothesis] = []
+    best: float | None = None
 
     for position in range(1, max_length + 1):
         logits, state, attention = decoder.step(words, state)
@@ -172,7 +172,7 @@ def _check_finite(total: float) -> None:
         raise ValueError('the model gives values that are not numbers: its weights are damaged')
 
 
-def _completions(beam: List[int], size: int) -> List[int]:
+def _completions(beam: list[int], size: int) -> list[int]:
     """Return the words that would repeat a run of `size` words of the beam."""
     if len(beam) < size:
         return []

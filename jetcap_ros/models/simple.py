@@ -24,11 +24,13 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from .checkpoint import Checkpoint, CheckpointError, WeightReader
+from .checkpoint import Checkpoint
 from .decoder import Decoder, Product
+from .errors import CheckpointError
 from .generation import CaptioningModel
 from .onnx_graph import encoder_graph, linear_graph, product_graph, ROWS
-from .quantization import Weight
+from .weight import Weight
+from .weight_reader import WeightReader
 from .word_detector import WordDetector
 from ..images.preprocessing import SIZE
 from ..memory.memory_utils import pre_cleanup

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from .decoder import Product
-from .quantization import Weight
+from .weight import Weight
 
 # Torch quantizes an input to 0..255 by its range. Inputs are kept in the lower half of that, since
 # older CPUs add two products of full range in 16 bits, which would overflow.

@@ -14,7 +14,7 @@
 
 """The words a model knows, and the special tokens among them."""
 
-from typing import Iterable, List, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 PAD, START, END, UNKNOWN = '<pad>', '<start>', '<end>', '<unk>'
 
@@ -28,7 +28,7 @@ class Vocabulary:
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.words: List[str] = list(words)
+        self.words: list[str] = list(words)
         if not all(isinstance(word, str) for word in self.words):
             raise ValueError('the vocabulary holds something that is not a word')
         self.word_map = {word: index for index, word in enumerate(self.words)}

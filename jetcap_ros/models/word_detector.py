@@ -19,13 +19,13 @@ Fang et al. 2015, "From Captions to Visual Concepts and Back", detect words to b
 captions of; here they raise the logits of the search.
 """
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
-from .checkpoint import CheckpointError
 from .decoder import MakeProduct
-from .quantization import Weight
+from .errors import CheckpointError
+from .weight import Weight
 
 
 class WordDetector:

@@ -14,10 +14,11 @@
 
 """The cameras of the node: their subscriptions, newest frames and publishers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 import threading
 import time
-from typing import Any, List, Optional, Sequence
+from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -55,7 +56,7 @@ class Counters:
     bad: int = 0  # could not be decoded
 
 
-def camera_names(topics: Sequence[str], given: Sequence[str]) -> List[str]:
+def camera_names(topics: Sequence[str], given: Sequence[str]) -> list[str]:
     """
     Return a name for the outputs of each camera: the given ones, else from the namespaces.
 
@@ -93,18 +94,18 @@ class Camera:
         self.compressed = node.get_parameter('image_transport').value == 'compressed'
         self.topic = base + '/compressed' if self.compressed else base
         self.counters = Counters()
-        self.last_text: Optional[str] = None
+        self.last_text: str | None = None
         self.next_due = 0.0  # monotonic
         self.last_served = 0.0
-        self.last_arrival: Optional[float] = None
+        self.last_arrival: float | None = None
         self.subscribed_at = 0.0  # monotonic
         self.qos_problem = ''
         self._node = node
         self._on_frame = on_frame
         self._lock = threading.Lock()
-        self._waiting: Optional[Frame] = None  # not yet captioned
-        self._newest: Optional[Frame] = None
-        self._last_stamp: Optional[int] = None
+        self._waiting: Frame | None = None  # not yet captioned
+        self._newest: Frame | None = None
+        self._last_stamp: int | None = None
         self._subscription = None
         self.caption_publisher = node.create_lifecycle_publisher(String, f'{prefix}/caption', 10)
         self.info_publisher = node.create_lifecycle_publisher(
@@ -162,7 +163,7 @@ class Camera:
         """Say whether a frame waits for its caption."""
         return self._waiting is not None
 
-    def take(self, max_age_s: float) -> Optional[Frame]:
+    def take(self, max_age_s: float) -> Frame | None:
         """Return the frame that waits, None if there is none or it is stale."""
         with self._lock:
             frame, self._waiting = self._waiting, None
@@ -177,7 +178,7 @@ class Camera:
             self._last_stamp = stamp
             return frame
 
-    def newest(self) -> Optional[Frame]:
+    def newest(self) -> Frame | None:
         """Return the newest frame, captioned or not."""
         return self._newest
 

@@ -20,7 +20,7 @@ import signal
 import threading
 import time
 import traceback
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
@@ -42,7 +42,8 @@ from .executor import NodeExecutor
 from .managed_node import ManagedNode, transition
 from .parameters import declare_parameters, on_set_parameters, ParameterError
 from .. import __version__
-from ..engine.captioner import Caption, Captioner, CaptionerError, CaptionerSettings
+from ..engine.captioner import Caption, Captioner, CaptionerError
+from ..engine.settings import CaptionerSettings
 from ..images.drawing import draw_caption
 from ..images.image_decoding import decode_compressed, decode_image
 from ..memory.file_pages import release_file_pages
@@ -54,10 +55,10 @@ class CaptionerNode(ManagedNode):
     """Subscribes to cameras and publishes captions while it is active."""
 
     def __init__(self, **kwargs: Any) -> None:
-        self.captioner: Optional[Captioner] = None
-        self.cameras: List[Camera] = []
+        self.captioner: Captioner | None = None
+        self.cameras: list[Camera] = []
         self.failure = ''  # why the last configure failed
-        self.frame_errors: Dict[str, str] = {}  # by camera: why its last frame was refused
+        self.frame_errors: dict[str, str] = {}  # by camera: why its last frame was refused
         self.rates = Rates()
         self.versions = {
             'version': __version__, 'OpenCV': cv2.__version__, 'NumPy': np.__version__,
@@ -65,9 +66,9 @@ class CaptionerNode(ManagedNode):
         self._active = False
         self._outputs = threading.Lock()  # held while publishing; deactivate takes it
         self._wake = threading.Condition()
-        self._thread: Optional[threading.Thread] = None
+        self._thread: threading.Thread | None = None
         self._bond = None
-        self._caption_services: List[Any] = []
+        self._caption_services: list[Any] = []
         super().__init__('captioner', **kwargs)
         declare_parameters(self)
         self.add_on_set_parameters_callback(
@@ -185,7 +186,7 @@ class CaptionerNode(ManagedNode):
 
     # Parameters and logging
 
-    def _apply(self, values: Dict[str, Any]) -> None:
+    def _apply(self, values: dict[str, Any]) -> None:
         captioner = self.captioner
         for name, value in values.items():
             if captioner is not None and name in SETTINGS:
@@ -202,7 +203,7 @@ class CaptionerNode(ManagedNode):
         else:
             logger.info(text)
 
-    def _log_stage(self, stage: Dict[str, Any]) -> None:
+    def _log_stage(self, stage: dict[str, Any]) -> None:
         self.get_logger().info(
             f'stage {stage["name"]}: {stage["seconds"]:.2f} s, worker RSS {stage["rss_mb"]:.0f} '
             f'MB, {stage["available_mb"]:.0f} MB available')
@@ -217,7 +218,7 @@ class CaptionerNode(ManagedNode):
         with self._wake:
             self._wake.notify_all()
 
-    def _next_camera(self) -> Optional[Camera]:
+    def _next_camera(self) -> Camera | None:
         """Return the camera to caption now; of several, the one that waited longest."""
         now = time.monotonic()
         ready = [camera for camera in self.cameras if camera.has_frame() and camera.next_due <= now]
@@ -247,7 +248,7 @@ class CaptionerNode(ManagedNode):
                 self.get_logger().error(
                     f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
 
-    def _caption_frame(self, camera: Camera, frame: Frame) -> Optional[Caption]:
+    def _caption_frame(self, camera: Camera, frame: Frame) -> Caption | None:
         """Caption a frame and publish what is asked for; None if it could not be."""
         captioner, subscribed_at = self.captioner, camera.subscribed_at
         if captioner is None:
@@ -312,7 +313,7 @@ class CaptionerNode(ManagedNode):
                 lambda request, response, cameras=cameras: self._caption_now(response, cameras),
                 callback_group=ReentrantCallbackGroup()))
 
-    def _caption_now(self, response, cameras: List[Camera]):
+    def _caption_now(self, response, cameras: list[Camera]):
         """Caption the newest frame; publish it too."""
         response.success = False
         try:
@@ -338,7 +339,7 @@ class CaptionerNode(ManagedNode):
         return response
 
 
-def main(args: Optional[List[str]] = None) -> int:
+def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to end."""
     node = executor = None
     try:

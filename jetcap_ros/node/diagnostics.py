@@ -15,7 +15,7 @@
 """What the node says of itself on /diagnostics, once a second."""
 
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
@@ -39,13 +39,13 @@ def diagnostic_array(node) -> DiagnosticArray:
     return array
 
 
-def _status(name, level, message, node, values: Dict[str, Any]) -> DiagnosticStatus:
+def _status(name, level, message, node, values: dict[str, Any]) -> DiagnosticStatus:
     return DiagnosticStatus(
         level=level, name=name, message=message, hardware_id=node.get_fully_qualified_name(),
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
 
 
-def _judge(node) -> Tuple[bytes, str]:
+def _judge(node) -> tuple[bytes, str]:
     """Return the level and the sentence that sum the node up."""
     captioner = node.captioner
     if node.failure and captioner is None:
@@ -68,7 +68,7 @@ def _judge(node) -> Tuple[bytes, str]:
     return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions'
 
 
-def _judge_camera(node, camera) -> Tuple[bytes, str]:
+def _judge_camera(node, camera) -> tuple[bytes, str]:
     if node.state_label != 'active':
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
     silent = camera.silent_for()
@@ -83,10 +83,10 @@ def _judge_camera(node, camera) -> Tuple[bytes, str]:
     return DiagnosticStatus.OK, f'frames on {camera.topic}'
 
 
-def _values(node) -> Dict[str, Any]:
+def _values(node) -> dict[str, Any]:
     captioner = node.captioner
     own = process_memory()
-    values: Dict[str, Any] = {
+    values: dict[str, Any] = {
         'state': node.state_label, 'node RSS (MB)': f'{own.rss_mb:.0f}',
         'available memory (MB)': f'{available_memory_mb():.0f}'}
     pressure = memory_pressure()
@@ -113,7 +113,7 @@ def _values(node) -> Dict[str, Any]:
     return values
 
 
-def _camera_values(camera) -> Dict[str, Any]:
+def _camera_values(camera) -> dict[str, Any]:
     counters = camera.counters
     return {
         'topic': camera.topic, 'frames received': counters.received,
@@ -128,7 +128,7 @@ class Rates:
     WINDOW_S = 10.0
 
     def __init__(self) -> None:
-        self._recent: List[Tuple[float, float, float]] = []
+        self._recent: list[tuple[float, float, float]] = []
 
     def add(self, latency_s: float, model_s: float) -> None:
         """Note a caption: how long after its frame it came, and the model's part of that."""
@@ -136,7 +136,7 @@ class Rates:
         self._recent = [entry for entry in self._recent if now - entry[0] < self.WINDOW_S]
         self._recent.append((now, latency_s, model_s))
 
-    def values(self) -> Dict[str, str]:
+    def values(self) -> dict[str, str]:
         """Return what diagnostics show."""
         now = time.monotonic()
         recent = [entry[1:] for entry in list(self._recent) if now - entry[0] < self.WINDOW_S]

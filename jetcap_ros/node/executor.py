@@ -21,7 +21,6 @@ interpreter's lock, offers it again and again: up to 5 ms of spinning for each f
 
 import threading
 import traceback
-from typing import Optional
 
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, ShutdownException, TimeoutException
@@ -38,7 +37,7 @@ class NodeExecutor(Executor):
         super().__init__(context=node.context)
         self.add_node(node)
 
-    def spin_once(self, timeout_sec: Optional[float] = None) -> None:
+    def spin_once(self, timeout_sec: float | None = None) -> None:
         """Wait for a callback and run it; what it raises is logged."""
         try:
             task, entity, _ = self.wait_for_ready_callbacks(timeout_sec=timeout_sec)

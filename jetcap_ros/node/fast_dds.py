@@ -22,7 +22,6 @@ in there. It is the camera that needs the room: subscribers keep the defaults.
 from importlib.metadata import version
 import os
 from pathlib import Path
-from typing import Dict
 
 PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <dds xmlns="http://www.eprosima.com"><profiles>
@@ -40,7 +39,7 @@ PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 NEW, OLD = 'FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE'
 
 
-def room_for_frames(folder: Path, megabytes: int) -> Dict[str, str]:
+def room_for_frames(folder: Path, megabytes: int) -> dict[str, str]:
     """
     Return what a camera's environment needs for frames of up to half of this memory.
 

@@ -19,10 +19,11 @@ What rclpy leaves open, on one distribution or another: an exception in a transi
 transition that is not allowed ends spin, and `get_state` waits for a long configure.
 """
 
+from collections.abc import Callable
 import functools
 import threading
 import traceback
-from typing import Any, Callable
+from typing import Any
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState

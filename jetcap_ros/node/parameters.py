@@ -14,9 +14,10 @@
 
 """The parameters of the captioner node: one table, from which they are declared and checked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 import json
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 from rcl_interfaces.msg import (
     FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
@@ -24,7 +25,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
+from ..engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class ParameterSpec:
     name: str
     default: Any
     description: str
-    limits: Optional[Tuple[float, float]] = None
-    choices: Tuple[str, ...] = ()
+    limits: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
     live: bool = False
 
 
@@ -100,7 +101,7 @@ PARAMETERS = (
                   'Bond with a lifecycle manager while active: auto where bondpy is installed.',
                   choices=('auto', 'required', 'none')),
 )
-SPECS: Dict[str, ParameterSpec] = {spec.name: spec for spec in PARAMETERS}
+SPECS: dict[str, ParameterSpec] = {spec.name: spec for spec in PARAMETERS}
 
 
 class ParameterError(ValueError):
@@ -174,13 +175,13 @@ def check(parameter: Parameter) -> str:
 
 def on_set_parameters(
         is_unconfigured: Callable[[], bool],
-        apply: Callable[[Dict[str, Any]], None]) -> Callable[[List[Parameter]], Any]:
+        apply: Callable[[dict[str, Any]], None]) -> Callable[[list[Parameter]], Any]:
     """
     Return a callback for `add_on_set_parameters_callback`.
 
     :param apply: called with the live parameters that change.
     """
-    def callback(parameters: List[Parameter]) -> SetParametersResult:
+    def callback(parameters: list[Parameter]) -> SetParametersResult:
         # An exception here would end spin.
         try:
             for parameter in parameters:
@@ -204,8 +205,8 @@ def document() -> str:
     """Return docs/parameters.md: `python -m jetcap_ros.node.parameters > docs/parameters.md`."""
     lines = [
         '# Parameters of the captioner node', '',
-        'Written by `python -m jetcap_ros.node.parameters`; `ros2 param describe` says the same. Live',
-        'parameters can change in any state, the others while the node is unconfigured.', '',
+        'Written by `python -m jetcap_ros.node.parameters`; `ros2 param describe` says the same.',
+        'Live parameters can change in any state, the others while the node is unconfigured.', '',
         '| parameter | default | values | live | meaning |', '| --- | --- | --- | --- | --- |']
     for spec in PARAMETERS:
         values = ', '.join(f'`{choice}`' for choice in spec.choices)

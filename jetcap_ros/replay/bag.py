@@ -22,12 +22,13 @@ file, in memory; a file compressed as a whole is unpacked into the folder for te
 file at a time.
 """
 
+from collections.abc import Collection, Iterable, Iterator
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 import re
 import tempfile
-from typing import Any, Collection, Dict, Iterable, Iterator, List, Optional
+from typing import Any
 
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore, Stores
@@ -74,11 +75,11 @@ class Bag:
     """A bag on disk; `problems` grows while its frames are read."""
 
     path: Path
-    files: List[Path]
-    image_topics: Dict[str, str]  # topic -> message type, as far as known before reading
-    start: Optional[int] = None  # bag time of the first message, ns, None if not known
-    end: Optional[int] = None
-    problems: List[str] = field(default_factory=list)
+    files: list[Path]
+    image_topics: dict[str, str]  # topic -> message type, as far as known before reading
+    start: int | None = None  # bag time of the first message, ns, None if not known
+    end: int | None = None
+    problems: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -116,7 +117,7 @@ def open_bag(path: Path) -> Bag:
         raise ReplayError(f'{path} is a ROS 1 bag: convert it with rosbags-convert first')
     if not path.exists():
         raise ReplayError(f'{path} does not exist')
-    problems: List[str] = []
+    problems: list[str] = []
     metadata = _read_metadata(path, problems) if path.is_dir() else {}
     files = [path]
     if path.is_dir():
@@ -143,7 +144,7 @@ def open_bag(path: Path) -> Bag:
     return bag
 
 
-def find_bags(paths: Iterable[Path]) -> Dict[str, Path]:
+def find_bags(paths: Iterable[Path]) -> dict[str, Path]:
     """
     Return the bags at and below the paths by name, which is the path below the folder given.
 
@@ -152,7 +153,7 @@ def find_bags(paths: Iterable[Path]) -> Dict[str, Path]:
 
     :raises ReplayError: if there is none, or two have the same name.
     """
-    found: Dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
         if not path.is_dir() or _is_bag(path):
             bags = {path.absolute().name: path}
@@ -178,16 +179,16 @@ def _is_bag(folder: Path) -> bool:
     return bool(files) and all(named_after_folder.fullmatch(file.name) for file in files)
 
 
-def _storage_files(folder: Path) -> List[Path]:
+def _storage_files(folder: Path) -> list[Path]:
     """Return a folder's storage files, `_2` before `_10`."""
-    def by_number(file: Path) -> List[Any]:
+    def by_number(file: Path) -> list[Any]:
         return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', file.name)]
     return sorted(
         (file for file in folder.iterdir() if file.name.endswith(_STORAGE_SUFFIXES)),
         key=by_number)
 
 
-def _read_metadata(folder: Path, problems: List[str]) -> Dict[str, Any]:
+def _read_metadata(folder: Path, problems: list[str]) -> dict[str, Any]:
     path = folder / 'metadata.yaml'
     if not path.exists():
         problems.append('it has no metadata.yaml, the recorder was not ended properly')
@@ -215,7 +216,7 @@ def _read_extent(bag: Bag) -> None:
                 bag.start, bag.end = min(starts_ends), max(starts_ends)
 
 
-def _open_intact(file: Path) -> Optional[Reader]:
+def _open_intact(file: Path) -> Reader | None:
     """Return an open reader, None if the file is damaged or was not closed by its recorder."""
     log = Path(f'{file}-wal')
     if log.exists() and log.stat().st_size:
@@ -231,7 +232,7 @@ def _open_intact(file: Path) -> Optional[Reader]:
 def _messages(
         file: Path, topics: Collection[str], after: int) -> Iterator[salvage.Message]:
     """Yield the wanted messages of one file, by salvage from where the ordinary reader fails."""
-    last_times: Dict[str, int] = {}
+    last_times: dict[str, int] = {}
     reader = _open_intact(file)
     if reader is not None:
         with contextlib.closing(reader):

@@ -14,9 +14,9 @@
 
 """Captions as a rosbag2, at the times of their frames, each beside its image topic."""
 
+from collections.abc import Iterable
 import json
 from pathlib import Path
-from typing import Dict, Iterable, Tuple
 
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -33,7 +33,7 @@ def write_caption_bag(path: Path, records: Iterable[CaptionRecord]) -> None:
     :param path: of the new bag, a folder that does not exist.
     """
     string = TYPESTORE.types['std_msgs/msg/String']
-    connections: Dict[str, Tuple] = {}
+    connections: dict[str, tuple] = {}
     with Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
         for record in records:
             if record.topic not in connections:

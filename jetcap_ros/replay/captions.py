@@ -19,11 +19,11 @@ A line is written whole as soon as its caption is there, so that whatever ends a
 file that can be read and gone on with. Times of computing are kept elsewhere (`timings.csv`).
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 import json
 import mmap
 from pathlib import Path
-from typing import Iterator
 
 
 @dataclass(frozen=True)

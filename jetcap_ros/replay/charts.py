@@ -15,7 +15,7 @@
 """Small line charts over time as SVG paths, of a size that does not grow with the data."""
 
 import math
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,10 +27,10 @@ class Chart(NamedTuple):
     """What the page's template draws."""
 
     title: str
-    lines: Dict[str, str]  # name -> SVG path
-    bands: Dict[str, str]  # name -> SVG path of the area between lowest and highest
-    y_labels: List[str]  # from the top down
-    x_labels: List[str]
+    lines: dict[str, str]  # name -> SVG path
+    bands: dict[str, str]  # name -> SVG path of the area between lowest and highest
+    y_labels: list[str]  # from the top down
+    x_labels: list[str]
 
 
 def clock(seconds: float) -> str:
@@ -41,13 +41,13 @@ def clock(seconds: float) -> str:
     return f'{head}:{seconds:04.1f}'
 
 
-def time_labels(duration: float) -> List[str]:
+def time_labels(duration: float) -> list[str]:
     """Return the labels of a time axis from 0 to `duration`, s."""
     return [clock(duration * part / 4) for part in range(5)]
 
 
 def line_chart(
-        title: str, times: np.ndarray, series: Dict[str, np.ndarray], duration: float,
+        title: str, times: np.ndarray, series: dict[str, np.ndarray], duration: float,
         banded: bool = False) -> Chart:
     """
     Return a chart of one or more series over the same times.

@@ -14,14 +14,15 @@
 
 """Comparing the captions of a replay with those of an earlier one."""
 
+from collections.abc import Iterable, Iterator
 import difflib
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 from .captions import CaptionRecord
 
 MAX_SHOWN = 20
 
-_Key = Tuple[int, str, int]  # bag time, topic, number among the frames of that time and topic
+_Key = tuple[int, str, int]  # bag time, topic, number among the frames of that time and topic
 
 
 class Difference(NamedTuple):
@@ -29,8 +30,8 @@ class Difference(NamedTuple):
 
     bag_time: int  # ns
     topic: str
-    expected: Optional[str]
-    actual: Optional[str]
+    expected: str | None
+    actual: str | None
     similarity: float
 
 
@@ -40,7 +41,7 @@ class Comparison(NamedTuple):
     compared: int  # captions expected
     start: int  # bag time of the first of them, ns
     mean_similarity: float
-    differences: List[Difference]
+    differences: list[Difference]
 
     def __str__(self) -> str:
         """Return the differences for people to read."""
@@ -81,7 +82,7 @@ def compare(
     :param threshold: the similarity each caption must reach; at 1 the words must be the same.
     :return: with a difference for each caption below the threshold, missing or not expected.
     """
-    wanted: Dict[_Key, str] = dict(_by_frame(expected))
+    wanted: dict[_Key, str] = dict(_by_frame(expected))
     compared = len(wanted)
     start = min(wanted, default=(0,))[0]
     differences, total = [], 0.0
@@ -99,8 +100,8 @@ def compare(
     return Comparison(compared, start, total / compared if compared else 1.0, differences)
 
 
-def _by_frame(records: Iterable[CaptionRecord]) -> Iterator[Tuple[_Key, str]]:
-    seen: Dict[str, Tuple[int, int]] = {}  # topic -> bag time and number of the last frame
+def _by_frame(records: Iterable[CaptionRecord]) -> Iterator[tuple[_Key, str]]:
+    seen: dict[str, tuple[int, int]] = {}  # topic -> bag time and number of the last frame
     for record in records:
         last_time, number = seen.get(record.topic, (-1, 0))
         number = number + 1 if record.bag_time == last_time else 0

@@ -17,7 +17,7 @@
 import signal
 import sys
 import threading
-from typing import Any, Dict, Optional
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,7 +35,7 @@ class Interruption:
     def __init__(self) -> None:
         self.event = threading.Event()
         self.immediate = False
-        self._previous: Dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> 'Interruption':
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -58,7 +58,7 @@ class BagProgress(Observer):
 
     def __init__(self, name: str, stopping: threading.Event) -> None:
         self._stopping = stopping
-        self._start: Optional[int] = None
+        self._start: int | None = None
         self._bar = tqdm(desc=name, bar_format='{desc}: {n:.1f} s of the bag [{elapsed}]')
 
     def __enter__(self) -> 'BagProgress':

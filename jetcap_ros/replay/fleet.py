@@ -20,6 +20,7 @@ spans machines, on a cluster: a job is picklable, needs nothing but the file sys
 bags and the output, and goes on from what an earlier attempt has left.
 """
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import (
     CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor)
 from concurrent.futures.process import BrokenProcessPool
@@ -31,11 +32,12 @@ from pathlib import Path
 import queue
 import signal
 import threading
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 from .errors import ReplayError
 from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
-from ..engine.captioner import Captioner, CaptionerError, CaptionerSettings
+from ..engine.captioner import Captioner, CaptionerError
+from ..engine.settings import CaptionerSettings
 from ..images.page import render_page
 from ..memory.memory_utils import available_memory_mb
 
@@ -59,7 +61,7 @@ class Job:
     num_threads: int = 0
 
 
-Results = Iterator[Tuple[Job, ReplayResult]]
+Results = Iterator[tuple[Job, ReplayResult]]
 
 
 class _PoolObserver(Observer):
@@ -72,7 +74,7 @@ class _PoolObserver(Observer):
 
 _stop = None  # the event shared by a pool's processes, None outside a pool
 _lock = threading.Lock()
-_captioner: Optional[Tuple[ReplaySettings, Captioner]] = None  # of this process
+_captioner: tuple[ReplaySettings, Captioner] | None = None  # of this process
 
 
 def make_captioner(settings: ReplaySettings, num_threads: int, log=None) -> Captioner:
@@ -157,7 +159,7 @@ class Pool(Executor):
         while not self._idle.empty():
             self._idle.get().shutdown()
 
-    def run(self, jobs: List[Job], stopping: threading.Event) -> Results:
+    def run(self, jobs: list[Job], stopping: threading.Event) -> Results:
         """Yield each job with its result as it ends; see `run_jobs`."""
         threading.Thread(target=lambda: stopping.wait() and self._stop.set(), daemon=True).start()
         return run_jobs(jobs, self, stopping)
@@ -166,7 +168,7 @@ class Pool(Executor):
         return ProcessPoolExecutor(
             1, self._context, initializer=_start_pool_process, initargs=(self._stop,))
 
-    def _run(self, function: Callable, args: Tuple) -> Any:
+    def _run(self, function: Callable, args: tuple) -> Any:
         process = self._idle.get()
         try:
             return process.submit(function, *args).result()
@@ -199,13 +201,13 @@ class Cluster:
     def __exit__(self, *exc_info) -> None:
         self._client.close()
 
-    def run(self, jobs: List[Job], stopping: threading.Event) -> Results:
+    def run(self, jobs: list[Job], stopping: threading.Event) -> Results:
         """Yield each job with its result as it ends; see `run_jobs`."""
         # A job whose machine went down is tried on another, and goes on from what was written.
         return run_jobs(jobs, self._client.get_executor(pure=False, retries=2), stopping)
 
 
-def run_jobs(jobs: List[Job], executor: Executor, stopping: threading.Event) -> Results:
+def run_jobs(jobs: list[Job], executor: Executor, stopping: threading.Event) -> Results:
     """
     Yield each job with its result as it ends; what went wrong is among the result's problems.
 
@@ -234,7 +236,7 @@ def run_jobs(jobs: List[Job], executor: Executor, stopping: threading.Event) -> 
             yield job, ReplayResult(job.bag.name, None, False, problems=[text])
 
 
-def write_index(out: Path, results: Dict[str, ReplayResult]) -> None:
+def write_index(out: Path, results: dict[str, ReplayResult]) -> None:
     """Write index.html, a table of the bags with links to their reports."""
     page = render_page(
         'Captions of bags', _TEMPLATE.read_text(encoding='utf-8'), results=results,

@@ -24,12 +24,13 @@ The folder a replay writes, and from which it can go on.
 Every line is handed to the system as it is written, so the folder is whole at any moment.
 """
 
+from collections.abc import Iterator
 import csv
 from dataclasses import dataclass, field
 import fcntl
 import json
 from pathlib import Path
-from typing import Any, Dict, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -68,7 +69,7 @@ class ReplayFolder:
     """An open folder; a context manager."""
 
     path: Path
-    topics: Dict[str, TopicState] = field(default_factory=dict)
+    topics: dict[str, TopicState] = field(default_factory=dict)
 
     def __enter__(self) -> 'ReplayFolder':
         """
@@ -129,12 +130,12 @@ class ReplayFolder:
         """Return where the picture of a topic's nth change of caption is, if it is kept."""
         return self.path / 'thumbnails' / f'{topic.strip("/").replace("/", "-")}-{change:06}.jpg'
 
-    def read_summary(self) -> Dict[str, Any]:
+    def read_summary(self) -> dict[str, Any]:
         """Return replay.json, empty if there is none."""
         path = self.path / 'replay.json'
         return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
 
-    def write_summary(self, summary: Dict[str, Any]) -> None:
+    def write_summary(self, summary: dict[str, Any]) -> None:
         """Write replay.json, whole or not at all."""
         partial = self.path / 'replay.json.partial'
         partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')

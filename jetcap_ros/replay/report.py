@@ -15,12 +15,13 @@
 """The report of a replay: one HTML file whose size does not grow with the bag."""
 
 import bisect
+from collections.abc import Iterator
 import csv
 from dataclasses import dataclass, field
 import difflib
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Segment:
     start: float  # s from the start of the bag
     end: float  # of the next segment's start, or of the last frame
     caption: str
-    words: List[Tuple[str, bool]]  # and whether the caption before had not the word there
+    words: list[tuple[str, bool]]  # and whether the caption before had not the word there
     score: float
     model: str
     frames: int = 1
@@ -54,7 +55,7 @@ class Card:
 
     number: int
     picture: str
-    segments: List[Segment] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
 
     @property
     def hidden(self) -> int:
@@ -67,8 +68,8 @@ class Topic:
     """What the report shows of one topic."""
 
     name: str
-    segments: List[Segment] = field(default_factory=list)
-    cards: List[Card] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
 
 
 def write_report(folder: ReplayFolder, result: Any) -> None:
@@ -99,9 +100,9 @@ def write_report(folder: ReplayFolder, result: Any) -> None:
     partial.replace(folder.path / 'report.html')
 
 
-def _read_topics(folder: ReplayFolder, start: Optional[int]) -> Tuple[int, List[Topic]]:
+def _read_topics(folder: ReplayFolder, start: int | None) -> tuple[int, list[Topic]]:
     """Return the bag time that counts as 0, ns, and the topics with their segments."""
-    topics: Dict[str, Topic] = {}
+    topics: dict[str, Topic] = {}
     for record in folder.records():
         start = record.bag_time if start is None else start
         seconds = (record.bag_time - start) / 1e9
@@ -117,7 +118,7 @@ def _read_topics(folder: ReplayFolder, start: Optional[int]) -> Tuple[int, List[
     return start or 0, [topics[name] for name in sorted(topics)]
 
 
-def _mark_new_words(before: str, caption: str) -> List[Tuple[str, bool]]:
+def _mark_new_words(before: str, caption: str) -> list[tuple[str, bool]]:
     words = caption.split()
     matcher = difflib.SequenceMatcher(None, before.split(), words, autojunk=False)
     return [
@@ -133,7 +134,7 @@ def _make_cards(folder: ReplayFolder, topic: Topic) -> Iterator[Card]:
         yield Card(number, picture, topic.segments[number:number + stride])
 
 
-def _make_strip(topic: Topic, duration: float) -> Iterator[Dict[str, Any]]:
+def _make_strip(topic: Topic, duration: float) -> Iterator[dict[str, Any]]:
     """Yield the rectangles of a topic's timeline, equal captions in equal colours."""
     stride = thumbnail_stride(len(topic.segments) - 1)
     scale = STRIP_WIDTH / duration if duration else 0
@@ -149,14 +150,14 @@ def _make_strip(topic: Topic, duration: float) -> Iterator[Dict[str, Any]]:
             'hue': int.from_bytes(digest[:2], 'big') % 360, 'card': number // stride * stride}
 
 
-def _pick_film(topic: Topic, duration: float) -> List[Card]:
+def _pick_film(topic: Topic, duration: float) -> list[Card]:
     """Return the cards of FILM_LENGTH moments, evenly over the time."""
     starts = [card.segments[0].start for card in topic.cards]
     moments = (duration * (part + 0.5) / FILM_LENGTH for part in range(FILM_LENGTH))
     return [topic.cards[max(0, bisect.bisect(starts, moment) - 1)] for moment in moments]
 
 
-def _read_timings(path: Path) -> Dict[str, np.ndarray]:
+def _read_timings(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of timings.csv."""
     with path.open(encoding='utf-8', newline='') as file:
         rows = csv.reader(file)
@@ -166,7 +167,7 @@ def _read_timings(path: Path) -> Dict[str, np.ndarray]:
 
 
 def _make_charts(
-        timings: Dict[str, np.ndarray], start: int, duration: float) -> List[Chart]:
+        timings: dict[str, np.ndarray], start: int, duration: float) -> list[Chart]:
     times = (timings['bag_time'] - start) / 1e9
     if not len(times):
         return []

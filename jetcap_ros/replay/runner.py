@@ -14,10 +14,11 @@
 
 """Captioning one bag: which frames, in what order, and what is written when it ends."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import psutil
@@ -37,9 +38,9 @@ MAX_NOTICES = 3  # of skipped frames, for each topic
 class ReplaySettings:
     """What decides which captions come out; kept in replay.json."""
 
-    topics: Tuple[str, ...] = ()  # empty: all image topics
+    topics: tuple[str, ...] = ()  # empty: all image topics
     every: float = 0.5  # s at least between two captions of a topic, 0 for every frame
-    captioner: Dict[str, Any] = field(default_factory=dict)  # fields of CaptionerSettings
+    captioner: dict[str, Any] = field(default_factory=dict)  # fields of CaptionerSettings
 
 
 @dataclass
@@ -47,13 +48,13 @@ class ReplayResult:
     """How the replay of a bag ended; kept in replay.json."""
 
     bag: str
-    start: Optional[int]  # bag time of the first message, ns
+    start: int | None  # bag time of the first message, ns
     complete: bool  # read to the end of the bag, or to where it breaks
     captions: int = 0
     changes: int = 0
     skipped: int = 0  # frames that could not be decoded
     seconds: float = 0.0  # of computing, over all runs
-    problems: List[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 class Observer:
@@ -151,7 +152,7 @@ def _caption_frames(
 
 def _caption(
         frame: Frame, header: Any, image: np.ndarray,
-        captioner: Any) -> Tuple[CaptionRecord, Timing]:
+        captioner: Any) -> tuple[CaptionRecord, Timing]:
     began = time.perf_counter()
     caption = captioner.caption(image)
     latency = time.perf_counter() - began
@@ -164,7 +165,7 @@ def _caption(
     return record, timing
 
 
-def _memory_mb(pid: Optional[int]) -> float:
+def _memory_mb(pid: int | None) -> float:
     """Return the resident memory of a process, of this one for None; 0 if it is gone."""
     try:
         return psutil.Process(pid).memory_info().rss / MB
@@ -183,7 +184,7 @@ def _check_topics(bag: Bag, settings: ReplaySettings) -> None:
 
 
 def _check_settings(
-        previous: Dict[str, Any], bag: Bag, settings: ReplaySettings, out: Path) -> None:
+        previous: dict[str, Any], bag: Bag, settings: ReplaySettings, out: Path) -> None:
     if not previous:
         return
     if previous['result']['bag'] != bag.path.name:

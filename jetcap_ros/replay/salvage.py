@@ -20,15 +20,15 @@ the ordinary readers refuse. These read in the order of the file and need no ind
 (topic, message type, bag time in ns, CDR bytes) and raise BrokenFile where the file breaks.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 import sqlite3
-from typing import Iterator, Tuple
 
 from mcap.exceptions import EndOfFile, RecordLengthLimitExceeded
 from mcap.records import Channel, Message as McapMessage, Schema
 from mcap.stream_reader import StreamReader
 
-Message = Tuple[str, str, int, bytes]
+Message = tuple[str, str, int, bytes]
 
 
 class BrokenFile(Exception):

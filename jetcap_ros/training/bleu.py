@@ -14,8 +14,8 @@
 
 """BLEU-4 over token indices (Papineni et al. 2002), of a corpus and of one caption."""
 
+from collections.abc import Sequence
 import math
-from typing import Sequence
 
 from .cider import MAX_NGRAM, ngrams
 

@@ -21,8 +21,8 @@ other human captions of its picture. A logistic curve (Platt 1999) is fitted to 
 pictures; it never changes which caption is better, only what the number means.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Calibration:
     good: float  # the part of the captions that reach it
     expected_error: float  # mean distance of predicted and true frequency over the bins
     ranking: float  # probability that a good caption scores above one that is not (AUC)
-    curve: List[Tuple[float, float, int]]  # of each bin: mean score, part that is good, count
+    curve: list[tuple[float, float, int]]  # of each bin: mean score, part that is good, count
 
     def score(self, log_probability):
         """Return the score of a mean log-probability, or of an array of them."""
@@ -100,7 +100,7 @@ def _sigmoid(x):
     return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
 
 
-def _fit(x: np.ndarray, good: np.ndarray) -> Tuple[float, float]:
+def _fit(x: np.ndarray, good: np.ndarray) -> tuple[float, float]:
     """Return slope and intercept of the logistic regression, by Newton's method."""
     inputs = np.stack([x, np.ones_like(x)], axis=1)
     weights = np.zeros(2)

@@ -14,17 +14,20 @@
 
 """Write checkpoints as training makes them: a torch dict, read again with weights_only."""
 
+from collections.abc import Mapping, Sequence
 import os
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any
 
 import torch
 
 from ..errors import UserError
 from ..models.architectures import norm_epsilon, SqueezeExcitation
-from ..models.checkpoint import Checkpoint, CheckpointError, read_checkpoint, WeightReader
+from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.encoder import MobileNetEncoder
+from ..models.errors import CheckpointError
 from ..models.mobilenet import MobileNetCaptioningModel, WordLayers
 from ..models.vocabulary import Vocabulary
+from ..models.weight_reader import WeightReader
 
 
 def save_atomically(contents: Mapping[str, Any], path: str) -> None:
@@ -34,7 +37,7 @@ def save_atomically(contents: Mapping[str, Any], path: str) -> None:
 
 
 def checkpoint_contents(
-        model: MobileNetCaptioningModel, vocabulary: Vocabulary) -> Dict[str, Any]:
+        model: MobileNetCaptioningModel, vocabulary: Vocabulary) -> dict[str, Any]:
     """
     Return a model as the dict of a `.pth` file.
 
@@ -99,7 +102,7 @@ def load_weights(model: MobileNetCaptioningModel, contents: Mapping[str, Any]) -
     model.load_state_dict(state)
 
 
-def _normalized(encoder: MobileNetEncoder) -> List[Tuple[str, str]]:
+def _normalized(encoder: MobileNetEncoder) -> list[tuple[str, str]]:
     """Return the names of the convolutions and of their batch normalization."""
     return [
         (f'encoder.{layer.name}', f'encoder.{layer.norm}')
@@ -107,7 +110,7 @@ def _normalized(encoder: MobileNetEncoder) -> List[Tuple[str, str]]:
         if not isinstance(layer, SqueezeExcitation)]
 
 
-def load_checkpoint(path: str) -> Dict[str, Any]:
+def load_checkpoint(path: str) -> dict[str, Any]:
     """
     Return what `checkpoint_contents` gave, from a `.pth` or a packed file.
 
@@ -127,7 +130,7 @@ def load_checkpoint(path: str) -> Dict[str, Any]:
             f'({type(error).__name__}: {str(error).splitlines()[0]})') from None
 
 
-def unpack(packed: Checkpoint) -> Dict[str, Any]:
+def unpack(packed: Checkpoint) -> dict[str, Any]:
     """Return a packed file as the dict of a `.pth` file, to train it on."""
     encoder = MobileNetEncoder(packed.architecture, packed.blocks, folded=True)
     model = MobileNetCaptioningModel(

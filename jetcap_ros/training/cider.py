@@ -20,14 +20,14 @@ variant D: counts clipped, a Gaussian penalty on the difference of lengths, stem
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 import math
-from typing import Dict, Hashable, List, Optional, Sequence, Tuple
 
 MAX_NGRAM = 4
 SIGMA = 6.0  # of the penalty on length, in words
 
 
-def ngrams(words: Sequence[Hashable]) -> List[Dict[Tuple[Hashable, ...], int]]:
+def ngrams(words: Sequence[Hashable]) -> list[dict[tuple[Hashable, ...], int]]:
     """Return the counts of the n-grams, one map for each n of 1..4."""
     words = tuple(words)
     return [
@@ -45,7 +45,7 @@ class CiderD:
 
     def __init__(self, references: Sequence[Sequence[Sequence[Hashable]]]) -> None:
         counts = [[ngrams(caption) for caption in captions] for captions in references]
-        self._frequency: Dict[Tuple[Hashable, ...], int] = defaultdict(int)
+        self._frequency: dict[tuple[Hashable, ...], int] = defaultdict(int)
         for picture in counts:
             for gram in {g for caption in picture for grams in caption for g in grams}:
                 self._frequency[gram] += 1
@@ -66,7 +66,7 @@ class CiderD:
 
     def score(
             self, picture: int, words: Sequence[Hashable],
-            without: Optional[int] = None) -> float:
+            without: int | None = None) -> float:
         """
         Return the score of a caption of a picture.
 

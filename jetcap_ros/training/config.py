@@ -14,9 +14,10 @@
 
 """What a training run is made of: read from YAML, written beside its results."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any
 
 import yaml
 
@@ -37,7 +38,7 @@ class Stage:
     learning_rate: float = 1e-3  # of the decoder; rises in warm-up, then falls as a cosine
     final_rate: float = 0.02  # where the cosine ends, as a part of learning_rate
     encoder_rate: float = 1e-4  # of the encoder's blocks
-    from_block: Optional[int] = None  # the first block that is trained; None: none is
+    from_block: int | None = None  # the first block that is trained; None: none is
     warm_up: float = 0.05  # part of the steps
     weight_decay: float = 0.01
     dropout: float = 0.4
@@ -59,7 +60,7 @@ class Stage:
         return self.name.partition(' ')[0]
 
 
-STAGE_DEFAULTS: Dict[str, Dict[str, Any]] = {
+STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
     'frozen': {'views': 2},
     'fine-tune': {'learning_rate': 5e-4, 'from_block': 7},
     'self-critical': {'learning_rate': 1e-4, 'label_smoothing': 0.0, 'dropout': 0.1},
@@ -81,10 +82,10 @@ class TrainingConfig:
     captions_per_picture: int = 5  # read at once; drawn again each epoch
     seed: int = 1
     bfloat16: bool = True  # matrix products in training; faster where the processor has it
-    stages: List[Stage] = field(default_factory=lambda: [make_stage('frozen')])
+    stages: list[Stage] = field(default_factory=lambda: [make_stage('frozen')])
 
 
-def make_stage(name: str, settings: Optional[Mapping[str, Any]] = None) -> Stage:
+def make_stage(name: str, settings: Mapping[str, Any] | None = None) -> Stage:
     """Return a stage by name with its defaults and these settings, or raise UserError."""
     stage = Stage(name)
     if stage.kind not in STAGES:
@@ -105,14 +106,14 @@ def check_stages(stages: Sequence[Stage]) -> None:
             raise UserError('words: needs views, and takes no runs, pull_back or from_block')
 
 
-def read_config(path: Optional[str], overrides: Sequence[str] = ()) -> TrainingConfig:
+def read_config(path: str | None, overrides: Sequence[str] = ()) -> TrainingConfig:
     """
     Return the configuration of a YAML file.
 
     :param overrides: `name=value` or `stage.name=value`, which win.
     :raises UserError: names what is unknown or of the wrong type.
     """
-    document: Dict[str, Any] = {}
+    document: dict[str, Any] = {}
     if path:
         try:
             with open(path, encoding='utf-8') as file:
@@ -161,9 +162,9 @@ def _fill(kind, values: Mapping[str, Any], where: str):
             names = ', '.join(n for n in known if n not in ('name', 'stages'))
             raise UserError(f'{where}: unknown setting {name!r}; known are {names}')
         declared = known[name].type
-        if value is None and declared == Optional[int]:
+        if value is None and declared == int | None:
             continue
-        expected = {float: (int, float), int: int, str: str, bool: bool, Optional[int]: int}
+        expected = {float: (int, float), int: int, str: str, bool: bool, int | None: int}
         if not isinstance(value, expected[declared]) or (
                 isinstance(value, bool) and declared is not bool):
             raise UserError(f'{where}: {name} is {value!r}, expected {declared.__name__}')

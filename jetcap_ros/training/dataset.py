@@ -24,13 +24,13 @@ The last two know no splits: every tenth picture, by a hash of its name, is for 
 """
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 import csv
 from dataclasses import dataclass
 import hashlib
 import json
 import os
 import re
-from typing import Dict, Iterable, List, Sequence
 
 from ..errors import UserError
 from ..models.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
@@ -46,16 +46,16 @@ class CaptionedPicture:
 
     file: str  # relative to the folder of pictures
     split: str
-    captions: List[str]
+    captions: list[str]
     source: str = ''
 
 
-def tokenize(caption: str) -> List[str]:
+def tokenize(caption: str) -> list[str]:
     """Return the words of a caption: lower case, no punctuation but inside of a word."""
     return _WORD.findall(_SPACED_GENITIVE.sub("'s", caption.lower()))
 
 
-def read_captions(path: str) -> List[CaptionedPicture]:
+def read_captions(path: str) -> list[CaptionedPicture]:
     """
     Read a caption file; its format is recognized by its contents.
 
@@ -87,7 +87,7 @@ def read_captions(path: str) -> List[CaptionedPicture]:
     return pictures
 
 
-def _read_json_lines(path: str, text: str) -> List[CaptionedPicture]:
+def _read_json_lines(path: str, text: str) -> list[CaptionedPicture]:
     pictures = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -109,8 +109,8 @@ def _read_json_lines(path: str, text: str) -> List[CaptionedPicture]:
     return pictures
 
 
-def _read_flickr(path: str, text: str) -> List[CaptionedPicture]:
-    captions: Dict[str, List[str]] = {}
+def _read_flickr(path: str, text: str) -> list[CaptionedPicture]:
+    captions: dict[str, list[str]] = {}
     lines = text.splitlines()
     tabs = '\t' in lines[0]
     rows = csv.reader(lines, delimiter='\t', quoting=csv.QUOTE_NONE) if tabs else csv.reader(lines)
@@ -131,10 +131,10 @@ def _read_flickr(path: str, text: str) -> List[CaptionedPicture]:
     return [CaptionedPicture(name, _hashed_split(name), c) for name, c in captions.items()]
 
 
-def _read_coco(path: str, document: dict) -> List[CaptionedPicture]:
+def _read_coco(path: str, document: dict) -> list[CaptionedPicture]:
     try:
         names = {image['id']: image['file_name'] for image in document['images']}
-        captions: Dict[str, List[str]] = {name: [] for name in names.values()}
+        captions: dict[str, list[str]] = {name: [] for name in names.values()}
         for annotation in document['annotations']:
             captions[names[annotation['image_id']]].append(annotation['caption'])
     except (KeyError, TypeError) as error:
@@ -170,7 +170,7 @@ def build_vocabulary(
     return Vocabulary([PAD, START, END, UNKNOWN] + words)
 
 
-def encode(caption: Sequence[str], vocabulary: Vocabulary, max_words: int) -> List[int]:
+def encode(caption: Sequence[str], vocabulary: Vocabulary, max_words: int) -> list[int]:
     """Return the indices of a tokenized caption between <start> and <end>."""
     unknown = vocabulary.word_map[UNKNOWN]
     words = [vocabulary.word_map.get(word, unknown) for word in caption[:max_words]]

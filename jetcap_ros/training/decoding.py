@@ -21,7 +21,6 @@ cells are multiplied with the GRU's input weights once a picture, not once a wor
 all steps at once.
 """
 
-from typing import Optional, Tuple
 
 import torch
 from torch import nn
@@ -72,7 +71,7 @@ class _Steps:
 
 def teacher_forcing(
         decoder: AttentionDecoder, cells: torch.Tensor, captions: torch.Tensor,
-        ignored: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        ignored: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Return logits (M, V) and targets (M,) of K captions of each picture, read word by word.
 
@@ -90,9 +89,9 @@ def teacher_forcing(
 
 def decode(
         decoder: AttentionDecoder, cells: torch.Tensor, k: int, start: int, end: int,
-        forbidden: Optional[torch.Tensor] = None, max_length: int = 20,
+        forbidden: torch.Tensor | None = None, max_length: int = 20,
         greedy: bool = False,
-        gains: Optional[torch.Tensor] = None) -> Tuple[torch.Tensor, torch.Tensor]:
+        gains: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Write K captions for each picture, drawn from the model or (greedy) its most probable words.
 
@@ -131,7 +130,7 @@ def decode(
             torch.stack(log_probabilities, dim=1).view(shape))
 
 
-def initialize(decoder: AttentionDecoder, embedding: Optional[torch.Tensor] = None) -> None:
+def initialize(decoder: AttentionDecoder, embedding: torch.Tensor | None = None) -> None:
     """Start from small embeddings, or from given ones, and an unbiased guess of words."""
     with torch.no_grad():
         if embedding is None:

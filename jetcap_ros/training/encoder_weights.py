@@ -14,7 +14,7 @@
 
 """What training starts from: encoders as others trained them on ImageNet."""
 
-from typing import Dict, List, Mapping, Optional
+from collections.abc import Mapping
 
 import torch
 
@@ -29,7 +29,7 @@ STATISTICS = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_trac
 
 
 def load_encoder_weights(
-        architecture: str, path: Optional[str] = None) -> Optional[Dict[str, torch.Tensor]]:
+        architecture: str, path: str | None = None) -> dict[str, torch.Tensor] | None:
     """
     Return the weights of an encoder as ours names them.
 
@@ -67,7 +67,7 @@ def load_encoder_weights(
 
 
 def _from_efficientnet(
-        tensors: Mapping[str, torch.Tensor], blocks: List[Block]) -> Dict[str, torch.Tensor]:
+        tensors: Mapping[str, torch.Tensor], blocks: list[Block]) -> dict[str, torch.Tensor]:
     """Return the weights under our names, for pictures normalized as ours are."""
     weights = {}
     inner = [('_expand_conv', '_bn0'), ('_depthwise_conv', '_bn1'), ('_project_conv', '_bn2')]

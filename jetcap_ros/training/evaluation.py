@@ -14,10 +14,10 @@
 
 """Caption the pictures of a split with the models of the robot, and score the captions."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
 import os
-from typing import Dict, List, Mapping, Optional, Sequence
 
 import torch
 from tqdm import tqdm
@@ -30,7 +30,7 @@ from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
 from ..engine.lazy_loader import LazyModel
 from ..errors import UserError
-from ..models.checkpoint import CheckpointError
+from ..models.errors import CheckpointError
 
 
 @dataclass
@@ -42,9 +42,9 @@ class Result:
     caption: str
     log_probability: float  # mean of a token, in nats
     score: float
-    references: List[str]
-    attention: List[List[float]]  # (7, 7): where the words looked, on average
-    metrics: Optional[Dict[str, float]] = None  # x 100
+    references: list[str]
+    attention: list[list[float]]  # (7, 7): where the words looked, on average
+    metrics: dict[str, float] | None = None  # x 100
 
 
 def load(args) -> LazyModel:
@@ -65,7 +65,7 @@ def load(args) -> LazyModel:
 
 def caption_pictures(
         model, pictures: Sequence[CaptionedPicture], images: str, beam: int,
-        max_length: int) -> List[Result]:
+        max_length: int) -> list[Result]:
     """Caption pictures one by one, as the robot does."""
     results = []
     for picture in tqdm(pictures, 'captions', unit='pictures', leave=False):
@@ -77,7 +77,7 @@ def caption_pictures(
     return results
 
 
-def score_by_source(results: Sequence[Result], java: bool) -> Dict[str, Dict[str, float]]:
+def score_by_source(results: Sequence[Result], java: bool) -> dict[str, dict[str, float]]:
     """
     Return the scores of each source, and of all if there are several, by name.
 
@@ -114,7 +114,7 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
     return '\n'.join(lines)
 
 
-def evaluate(args) -> List[str]:
+def evaluate(args) -> list[str]:
     """Run `jetcap evaluate`; return what it says, as texts."""
     if args.calibrate and args.checkpoint.endswith('.safetensors'):
         raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')

@@ -19,9 +19,9 @@ Training reads each picture many times; the blocks that are not trained need to 
 precision, one row a picture and view.
 """
 
+from collections.abc import Sequence
 import hashlib
 import os
-from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
     return normalize(frame[:, ::-1] if number % 2 else frame)
 
 
-def random_view(image: np.ndarray, random: np.random.Generator) -> Tuple[np.ndarray, bool]:
+def random_view(image: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, bool]:
     """
     Return a part of a picture, perhaps mirrored, in other light, and whether it is mirrored.
 
@@ -159,7 +159,7 @@ def _fingerprint(
         f'{encoder.architecture} {block} {views} {bfloat16} {CROP_SIDE}'.encode('utf-8'))
     for name in files:
         digest.update(name.encode('utf-8') + b'\0')
-    parameters: List[torch.Tensor] = []
+    parameters: list[torch.Tensor] = []
     for module in encoder.block_modules(0, block):
         parameters += module.state_dict().values()
     for parameter in parameters:

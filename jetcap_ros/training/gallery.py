@@ -14,9 +14,9 @@
 
 """The gallery of an evaluation: the best, the worst and random pictures on one page."""
 
+from collections.abc import Mapping, Sequence
 import os
 import random
-from typing import Mapping, Sequence
 
 import numpy as np
 

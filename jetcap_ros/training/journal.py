@@ -16,13 +16,12 @@
 
 import csv
 import os
-from typing import Dict, List
 
 FIELDS = ('stage', 'run', 'epoch', 'steps', 'train_loss', 'reward', 'val_loss', 'val_cider',
           'val_bleu4', 'learning_rate', 'seconds')
 
 
-def read_journal(path: str) -> List[Dict[str, str]]:
+def read_journal(path: str) -> list[dict[str, str]]:
     """Return the rows of a log; none if there is no log yet."""
     if not os.path.exists(path):
         return []
@@ -30,10 +29,10 @@ def read_journal(path: str) -> List[Dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append_row(path: str, row: Dict[str, object]) -> None:
+def append_row(path: str, row: dict[str, object]) -> None:
     """Add an epoch to a log; a row of the same stage, run and epoch (before a kill) goes."""
     same = tuple(str(row[name]) for name in FIELDS[:3])
-    rows: List[Dict[str, object]] = [
+    rows: list[dict[str, object]] = [
         r for r in read_journal(path) if tuple(r[name] for name in FIELDS[:3]) != same]
     rows.append({
         name: f'{value:.5g}' if isinstance(value, float) else value

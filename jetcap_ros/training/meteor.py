@@ -19,7 +19,7 @@ Denkowski and Lavie 2014, "Meteor Universal", with the parameters for English. N
 or paraphrases; figures of the whole metric come from `jetcap evaluate`.
 """
 
-from typing import Sequence
+from collections.abc import Sequence
 
 ALPHA = 0.85  # recall against precision
 BETA = 0.2  # how the penalty grows with the number of chunks

@@ -14,12 +14,12 @@
 
 """BLEU, METEOR, ROUGE-L and CIDEr as the COCO caption evaluation computes them (pycocoevalcap)."""
 
+from collections.abc import Sequence
 import contextlib
 from dataclasses import dataclass
 import io
 import shutil
 import subprocess
-from typing import Dict, List, Sequence
 
 from .dataset import tokenize
 from ..errors import UserError
@@ -31,8 +31,8 @@ METRICS = ('BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'METEOR', 'ROUGE-L', 'CIDEr')
 class Scores:
     """Scores x 100."""
 
-    total: Dict[str, float]
-    each: Dict[str, List[float]]  # by metric, one a picture
+    total: dict[str, float]
+    each: dict[str, list[float]]  # by metric, one a picture
 
 
 def has_java() -> bool:
@@ -42,7 +42,7 @@ def has_java() -> bool:
     return subprocess.run(['java', '-version'], capture_output=True).returncode == 0
 
 
-def tokenize_all(captions: Sequence[Sequence[str]], java: bool) -> List[List[str]]:
+def tokenize_all(captions: Sequence[Sequence[str]], java: bool) -> list[list[str]]:
     """Return captions as tokens separated by blanks: PTB tokens with Java, else plain words."""
     if not java:
         return [[' '.join(tokenize(caption)) for caption in group] for group in captions]

@@ -22,7 +22,7 @@ number, so a run that was killed and taken up again gives the weights of one tha
 import math
 import os
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +57,7 @@ class StageRun:
     :param state: what `Trainer.save_state` kept of it, to go on from.
     """
 
-    def __init__(self, trainer, index: int, run: int, state: Optional[Dict[str, Any]]) -> None:
+    def __init__(self, trainer, index: int, run: int, state: dict[str, Any] | None) -> None:
         self.trainer, self.index, self.number = trainer, index, run
         self.stage: Stage = trainer.config.stages[index]
         self.model = trainer.model
@@ -135,7 +135,7 @@ class StageRun:
         if self.best < 0:  # no epochs: what came in goes out
             self._save_checkpoint()
 
-    def _state(self) -> Dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         return {
             'stage': self.index, 'run': self.number, 'epoch': self.epoch, 'batch': self.batch,
             'steps': self.steps, 'best': self.best, 'totals': self.totals,
@@ -210,7 +210,7 @@ class StageRun:
 
     def _features(
             self, pictures: np.ndarray, random: np.random.Generator
-    ) -> Tuple[Optional[torch.Tensor], torch.Tensor, np.ndarray]:
+    ) -> tuple[torch.Tensor | None, torch.Tensor, np.ndarray]:
         """Return fresh views, if any, what the frozen blocks give, and which are mirrored."""
         trainer = self.trainer
         if self.stage.views:
@@ -231,7 +231,7 @@ class StageRun:
         """Return the cells (N, L, C) of features, through the blocks that are trained."""
         return self.model.encoder.run_blocks(features, self.block).flatten(2).transpose(1, 2)
 
-    def _pad(self, captions: List[List[List[int]]]) -> np.ndarray:
+    def _pad(self, captions: list[list[list[int]]]) -> np.ndarray:
         """Return (N, K, T) indices, filled up with <pad>."""
         length = max(len(caption) for group in captions for caption in group)
         pad = self.trainer.vocabulary.word_map[PAD]
@@ -260,7 +260,7 @@ class StageRun:
             loss = (1 - part) * loss + part * functional.cross_entropy(logits, probable)
         return loss
 
-    def _self_critical_loss(self, cells, pictures, mirrored) -> Tuple[torch.Tensor, float]:
+    def _self_critical_loss(self, cells, pictures, mirrored) -> tuple[torch.Tensor, float]:
         """
         Return the loss of REINFORCE and the mean reward.
 
@@ -342,7 +342,7 @@ class StageRun:
         self.started = time.monotonic()
         self.trainer.save_state(self._state())
 
-    def _load(self, parameters: Dict[str, torch.Tensor]) -> None:
+    def _load(self, parameters: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 if name in parameters:
@@ -353,7 +353,7 @@ class StageRun:
             checkpoint_contents(self.model, self.trainer.vocabulary),
             self.trainer.run_path(self.index, self.number))
 
-    def _validate(self) -> Dict[str, float]:
+    def _validate(self) -> dict[str, float]:
         """Return cross-entropy, CIDEr-D and BLEU-4 (x 100, greedy, own tokens) of validation."""
         trainer, vocabulary = self.trainer, self.trainer.vocabulary
         self.model.decoder.eval()
@@ -390,7 +390,7 @@ class StageRun:
                 hypotheses, trainer.val.references(with_end=False))}
 
 
-def cut(words: List[int], end: int, with_end: bool = False) -> List[int]:
+def cut(words: list[int], end: int, with_end: bool = False) -> list[int]:
     """Return a caption up to its first <end>."""
     if end not in words:
         return words

@@ -14,7 +14,7 @@
 
 """Trained models that a model learns from: what they hold probable says more than one word."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional

@@ -14,9 +14,10 @@
 
 """A whole training run: the stages of a configuration, one after the other."""
 
+from collections.abc import Sequence
 import os
 import shutil
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,7 @@ class Split:
             self, pictures: Sequence[CaptionedPicture], config: TrainingConfig,
             vocabulary: Vocabulary) -> None:
         self.files = [picture.file for picture in pictures]
-        self.captions: List[List[List[int]]] = []
+        self.captions: list[list[list[int]]] = []
         for picture in pictures:
             tokens = [tokenize(caption) for caption in picture.captions]
             kept = [words for words in tokens if len(words) >= config.min_words]
@@ -55,7 +56,7 @@ class Split:
                 shares[row, sorted({*caption})] += 1 / len(captions)
         return shares
 
-    def references(self, with_end: bool) -> List[List[List[int]]]:
+    def references(self, with_end: bool) -> list[list[list[int]]]:
         """Return the captions without <start>, and without <end> unless it is wanted."""
         return [
             [caption[1:] if with_end else caption[1:-1] for caption in captions]
@@ -134,7 +135,7 @@ class Trainer:
                 parts.append(stage.pull_back)
             average_checkpoints(paths, parts, self.stage_path(index))
 
-    def _load_state(self) -> Optional[Dict[str, Any]]:
+    def _load_state(self) -> dict[str, Any] | None:
         if not os.path.exists(self._path):
             return None
         state = torch.load(self._path, map_location=self.device, weights_only=True)
@@ -143,7 +144,7 @@ class Trainer:
                 f'{self.out} holds a run on other captions: choose another --out, or delete it')
         return state
 
-    def save_state(self, state: Dict[str, Any]) -> None:
+    def save_state(self, state: dict[str, Any]) -> None:
         """Write what a later process needs to go on from here."""
         save_atomically({**state, 'words': self.vocabulary.words}, self._path)
 
