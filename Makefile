@@ -31,4 +31,4 @@ demo: $(VENV)/.installed
 	$(RUN)/python -m jetcap_ros.demo --out demo $(if $(DEMO_IMAGES),--images '$(DEMO_IMAGES)')
 
 clean:
-	rm -rf $(VENV) .venv-jazzy build install log demo *.egg-info .pytest_cache
+	rm -rf $(VENV) .venv-jazzy build install log demo *.egg-info .pytest_cache .mypy_cache .import_linter_cache

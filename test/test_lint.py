@@ -12,9 +12,11 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The rules of ament's linters: by flake8 and pydocstyle, and by ament_* where it is installed."""
+"""The rules of ament's linters, the order of imports and types, each where its tool is there."""
 
 import ast
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 import subprocess
 import sys
@@ -24,12 +26,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ['jetcap_ros', 'launch', 'test', 'setup.py']
+LINT_IMPORTS = 'from importlinter.cli import lint_imports_command as lint; lint(["--no-logo"])'
 
 
-def run(*command):
-    """Return what a linter prints, '' if it has nothing to say."""
+def run(*arguments):
+    """Return what a linter that Python runs prints, '' if it has nothing to say."""
     result = subprocess.run(
-        [sys.executable, '-m', *command], cwd=ROOT, text=True, capture_output=True)
+        [sys.executable, *arguments], cwd=ROOT, text=True, capture_output=True)
     assert result.returncode == 0 or result.stdout or result.stderr
     return result.stdout + result.stderr if result.returncode else ''
 
@@ -37,12 +40,27 @@ def run(*command):
 def test_flake8():
     """With the plug-ins that are installed; ament_flake8 brings eight."""
     pytest.importorskip('flake8')
-    assert run('flake8', *SOURCES) == ''
+    assert run('-m', 'flake8', *SOURCES) == ''
 
 
 def test_pydocstyle():
     pytest.importorskip('pydocstyle')
-    assert run('pydocstyle', *SOURCES) == ''
+    assert run('-m', 'pydocstyle', *SOURCES) == ''
+
+
+def test_imports():
+    """The order of the rooms, see setup.cfg."""
+    pytest.importorskip('importlinter')
+    assert run('-c', LINT_IMPORTS) == ''
+
+
+def test_types():
+    """As the newest ROS 2 and torch have them; the older ones have fewer."""
+    pytest.importorskip('mypy')
+    pytest.importorskip('rclpy')
+    if int(version('rclpy').split('.')[0]) < 9 or find_spec('torch') is None:
+        pytest.skip('types are checked with torch and with Kilted or newer')
+    assert run('-m', 'mypy') == ''
 
 
 @pytest.mark.parametrize('linter, arguments', [
