@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
     for module_info in pkgutil.iter_modules(commands.__path__):
         module = importlib.import_module(f'{commands.__name__}.{module_info.name}')
-        help_line = module.__doc__.strip().splitlines()[0]
+        help_line = (module.__doc__ or '').strip().splitlines()[0]
         subparser = subparsers.add_parser(
             module_info.name, help=help_line[0].lower() + help_line[1:].rstrip('.'),
             description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,12 +46,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        code: int = args.run(args)
+        return code
     except UserError as error:
         print(f'jetcap {args.command}: {error}', file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        if error.name.startswith('jetcap_ros'):
+        if (error.name or '').startswith('jetcap_ros'):
             raise
         extra = args.command if args.command in EXTRAS else 'torch,opencv'
         print(

@@ -15,7 +15,13 @@
 """Cameras for measurements, in a process of their own: stamped frames at a steady rate."""
 
 import argparse
+import array
 import time
+
+import numpy as np
+import rclpy
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import Image
 
 
 def main() -> None:
@@ -26,10 +32,6 @@ def main() -> None:
     parser.add_argument('--height', type=int, default=480)
     parser.add_argument('--rate', type=float, default=30.0, help='frames per second, of each')
     args = parser.parse_args()
-    import numpy as np
-    import rclpy
-    from rclpy.qos import qos_profile_sensor_data
-    from sensor_msgs.msg import Image
     rclpy.init()
     node = rclpy.create_node('benchmark_camera')
     publishers = [
@@ -45,11 +47,8 @@ def main() -> None:
         time.sleep(max(0.0, due - time.monotonic()))
 
 
-def make_image(pixels):
+def make_image(pixels: np.ndarray) -> Image:
     """Return an rgb8 Image message of (H, W, 3) pixels, not yet stamped."""
-    import array
-
-    from sensor_msgs.msg import Image
     height, width, _ = pixels.shape
     message = Image(height=height, width=width, encoding='rgb8', step=3 * width)
     message.data = array.array('B', pixels.tobytes())

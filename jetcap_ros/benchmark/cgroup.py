@@ -21,6 +21,7 @@ from pathlib import Path
 import signal
 import subprocess
 import time
+from typing import Any
 import uuid
 
 from ..memory.memory_utils import find_cgroups, MB, V1
@@ -71,7 +72,7 @@ class MemoryCgroup:
     def __enter__(self) -> 'MemoryCgroup':
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def set_limit(self, limit_mb: float) -> None:
@@ -86,7 +87,7 @@ class MemoryCgroup:
         """Return the command that runs another one in this cgroup."""
         return ['/bin/sh', '-c', JOIN, str(self.path / 'cgroup.procs'), *command]
 
-    def start(self, command: Sequence[str], **options) -> subprocess.Popen:
+    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a command in this cgroup; options are those of Popen."""
         return subprocess.Popen(self.command(command), **options)
 

@@ -23,9 +23,13 @@ from collections.abc import Callable
 import json
 import statistics
 import time
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def timed(work: Callable, repeats: int) -> dict[str, float]:
+def timed(work: Callable[[], object], repeats: int) -> dict[str, float]:
     """Return the median and the least milliseconds of a call, after two that warm up."""
     work()
     work()
@@ -52,52 +56,57 @@ def main() -> None:
 
     from .processes import peak_rss_mb
     picture = np.random.default_rng(0).integers(0, 255, (224, 224, 3), dtype=np.uint8)
-    result: dict[str, object] = {}
-    if args.model == 'eager':
-        import torch
-
-        from .plain_model import load_plain_model
-        from ..images.preprocessing import normalize
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        model, checkpoint = load_plain_model(args.checkpoint)
-        word_map = checkpoint['word_map']
-
-        def generate():
-            return model.generate(
-                torch.from_numpy(normalize(picture)), word_map['<start>'], word_map['<end>'],
-                args.length)
-
-        image = torch.from_numpy(normalize(picture))
-        with torch.no_grad():
-            result['encoder'] = timed(lambda: model.encoder(image), args.repeats)
-        result['indices'] = generate()
-        result['greedy'] = timed(generate, args.repeats)
-    else:
-        from ..engine.lazy_loader import LazyModel
-        model = LazyModel(
-            args.checkpoint, args.model, quantize=args.quantize, num_threads=args.threads,
-            reserve_memory_mb=0).model
-        vocabulary = model.vocabulary
-        image = model.as_input(picture)
-
-        def generate(beam_size=1):
-            return model.search(
-                model.as_input(picture), vocabulary.start, vocabulary.end, args.length, beam_size)
-
-        if args.model == 'mobilenet':
-            import torch
-            tensor = torch.from_numpy(image)
-            with torch.inference_mode():
-                result['encoder'] = timed(lambda: model.cells(tensor), args.repeats)
-        else:
-            result['encoder'] = timed(lambda: model.cells(image), args.repeats)
-        result['indices'] = [int(index) for index in generate().indices]
-        result['greedy'] = timed(generate, args.repeats)
-        for beams in args.beams:
-            result[f'beam {beams}'] = timed(lambda: generate(beams), args.repeats)
-    result['peak_rss_mb'] = peak_rss_mb()
+    time_model = _time_eager if args.model == 'eager' else _time_shipped
+    result = {**time_model(args, picture), 'peak_rss_mb': peak_rss_mb()}
     print(json.dumps(result))
+
+
+def _time_eager(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, Any]:
+    import torch
+
+    from .plain_model import load_plain_model
+    from ..images.preprocessing import normalize
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model, checkpoint = load_plain_model(args.checkpoint)
+    word_map = checkpoint['word_map']
+    image = torch.from_numpy(normalize(picture))
+
+    def generate() -> list[int]:
+        return model.generate(
+            torch.from_numpy(normalize(picture)), word_map['<start>'], word_map['<end>'],
+            args.length)
+
+    with torch.no_grad():
+        encoder = timed(lambda: model.encoder(image), args.repeats)
+    return {
+        'encoder': encoder, 'indices': generate(), 'greedy': timed(generate, args.repeats)}
+
+
+def _time_shipped(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, Any]:
+    from ..engine.lazy_loader import LazyModel
+    model = LazyModel(
+        args.checkpoint, args.model, quantize=args.quantize, num_threads=args.threads,
+        reserve_memory_mb=0).model
+    vocabulary = model.vocabulary
+    image = model.as_input(picture)
+
+    def generate(beam_size: int = 1) -> Any:
+        return model.search(
+            model.as_input(picture), vocabulary.start, vocabulary.end, args.length, beam_size)
+
+    if args.model == 'mobilenet':
+        import torch
+        tensor = torch.from_numpy(image)
+        with torch.inference_mode():
+            encoder = timed(lambda: model.cells(tensor), args.repeats)
+    else:
+        encoder = timed(lambda: model.cells(image), args.repeats)
+    return {
+        'encoder': encoder, 'indices': [int(index) for index in generate().indices],
+        'greedy': timed(generate, args.repeats),
+        **{f'beam {beams}': timed(lambda: generate(beams), args.repeats)
+           for beams in args.beams}}
 
 
 if __name__ == '__main__':

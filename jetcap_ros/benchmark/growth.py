@@ -59,7 +59,7 @@ def _node(plan: Plan, model: str, count: int = 1) -> NodeUnderTest:
         cameras=count)
 
 
-def _image_size(plan: Plan, model: str, size) -> dict[str, float]:
+def _image_size(plan: Plan, model: str, size: tuple[int, int]) -> dict[str, float]:
     with _node(plan, model) as node:
         node.start()
         with Watch(node.pids) as watch:

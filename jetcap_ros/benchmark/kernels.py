@@ -46,7 +46,7 @@ def products() -> Table:
         generator.standard_normal((rows, COLUMNS)).astype(np.float32) for rows in (1, 3))
     tensor = torch.from_numpy(values)
     bfloat = tensor.bfloat16()
-    ways = [
+    ways: list[tuple[str, Callable[[np.ndarray], object]]] = [
         ('NumPy, a product a row', lambda x: [values @ row for row in x]),
         ('NumPy, rows as one matrix', lambda x: x @ values.T),
         ("OpenCV's DNN module (simple model)", opencv_product(Weight(values), bias)),
@@ -75,7 +75,7 @@ def image_products() -> Table:
     bias = np.zeros(IMAGE_ROWS, np.float32)
     cells = generator.standard_normal((CELLS, IMAGE_COLUMNS)).astype(np.float32)
 
-    def numpy_product(weight: Weight, bias: np.ndarray) -> Callable:
+    def numpy_product(weight: Weight, bias: np.ndarray) -> Callable[[np.ndarray], object]:
         values = weight.dequantized()
         return lambda x: x @ values.T + bias
 
@@ -94,7 +94,6 @@ def image_products() -> Table:
 
 def encoders(threads: int) -> Table:
     """Return ms of the encoder."""
-    import cv2
     import torch
     from torch.nn.utils.fusion import fuse_conv_bn_eval
     from torchvision.models import mobilenet_v3_small
@@ -118,18 +117,19 @@ def encoders(threads: int) -> Table:
         memory_format=torch.channels_last)
     with torch.no_grad():
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(plain, image)))
-    ways: list[tuple] = [
+    ways: list[tuple[str, Callable[[], object]]] = [
         ('torchvision, as it is', lambda: plain(image)),
         ('batch normalization folded', lambda: folded(image)),
         ('folded, channels last (full model)', lambda: folded_last(last)),
         ('torch.jit, frozen and optimized', lambda: frozen(image)),
-        ("OpenCV's DNN module (simple model)", _opencv_encoder(cv2, threads))]
+        ("OpenCV's DNN module (simple model)", _opencv_encoder(threads))]
     with torch.inference_mode():
         rows = [[name, timed(way, 60)['p50']] for name, way in ways]
     return Table('MobileNetV3-Small features of 224x224 (ms)', ['way', 'ms'], rows)
 
 
-def _opencv_encoder(cv2, threads: int) -> Callable:
+def _opencv_encoder(threads: int) -> Callable[[], object]:
+    import cv2
     import numpy as np
 
     from ..models.architectures import describe_encoder, parameter_shapes
@@ -150,7 +150,7 @@ def _opencv_encoder(cv2, threads: int) -> Callable:
     network = load_graph(encoder_graph(blocks, read, 224))
     image = generator.standard_normal((1, 3, 224, 224)).astype(np.float32)
 
-    def forward():
+    def forward() -> object:
         network.setInput(image)
         return network.forward()
     return forward

@@ -36,7 +36,7 @@ PAUSE_S = 0.05  # between captions that are made one at a time
 
 
 @contextmanager
-def cameras(node: NodeUnderTest, size, rate: float) -> Iterator[None]:
+def cameras(node: NodeUnderTest, size: tuple[int, int], rate: float) -> Iterator[None]:
     """Publish on all topics of a node from another process."""
     prepare_network()
     child = subprocess.Popen(
@@ -65,7 +65,7 @@ def measure_decoding(plan: Plan) -> dict[str, Any]:
         'simple': ['simple', plan.small_packed],
         'mobilenet, float32': ['mobilenet', plan.small_packed_float, '--quantize', 'none'],
         'simple, float32': ['simple', plan.small_packed_float, '--quantize', 'none']}
-    rounds: dict[str, list[dict]] = {name: [] for name in runs}
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for _ in range(plan.rounds):
         for name, arguments in runs.items():  # side by side, so that a busy moment hits all
             rounds[name].append(run_child([
@@ -131,11 +131,11 @@ def measure_running(plan: Plan, model: str) -> dict[str, Any]:
     return result
 
 
-def one_at_a_time(node: NodeUnderTest, size, count: int) -> list[float]:
+def one_at_a_time(node: NodeUnderTest, size: tuple[int, int], count: int) -> list[float]:
     """Return the ms from camera stamp to received caption, of frames sent one by one."""
     message = make_image(
         np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8))
-    ages = []
+    ages: list[float] = []
     node.caption(message, every=0.2)
     while len(ages) < count:
         time.sleep(PAUSE_S)

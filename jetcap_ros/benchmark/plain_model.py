@@ -19,6 +19,7 @@ torchvision's MobileNetV3-Small, and a decoder whose `generate` is a Python loop
 everything anew for each word, in float32. Same parameter names, so the same checkpoints load.
 """
 
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,7 +74,7 @@ class PlainModel(nn.Module):
         return words
 
 
-def load_plain_model(path: str) -> tuple[PlainModel, dict]:
+def load_plain_model(path: str) -> tuple[PlainModel, dict[str, Any]]:
     """Return the model of a `.pth` checkpoint, and the checkpoint, read as a whole."""
     checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     state = checkpoint['model_state_dict']

@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import psutil
 
@@ -35,7 +36,7 @@ class ChildFailed(RuntimeError):
 
 def run_child(
         arguments: list[str], timeout: float = 600,
-        environment: dict[str, str] | None = None) -> dict:
+        environment: dict[str, str] | None = None) -> dict[str, Any]:
     """
     Run `python ARGUMENTS` in a process group of its own and return the JSON of its last line.
 
@@ -52,10 +53,11 @@ def run_child(
         end_group(child)
     if child.returncode:
         raise ChildFailed(f'{arguments} ended with {child.returncode}: {errors[-2000:]}')
-    return json.loads(out.strip().splitlines()[-1])
+    result: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
+    return result
 
 
-def end_group(child: subprocess.Popen) -> None:
+def end_group(child: subprocess.Popen[Any]) -> None:
     """Kill what is left of a child and its process group, and reap it."""
     try:
         os.killpg(child.pid, signal.SIGKILL)
@@ -67,7 +69,8 @@ def end_group(child: subprocess.Popen) -> None:
 def peak_rss_mb(pid: int | None = None) -> float:
     """Return the most a process ever had resident, as the kernel counted."""
     with open(f'/proc/{pid or "self"}/status', encoding='ascii', errors='replace') as status:
-        return int(re.search(r'VmHWM:\s+(\d+)', status.read())[1]) / 1024
+        found = re.search(r'VmHWM:\s+(\d+)', status.read())
+    return int(found[1]) / 1024 if found else 0.0  # a zombie has nothing
 
 
 def shares_mb(pids: Iterable[int]) -> dict[int, float]:
@@ -139,7 +142,7 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         self.sample()
@@ -172,7 +175,7 @@ class Watch:
             try:
                 seen = psutil.Process(pid).memory_info().rss / (1 << 20)
                 ever = peak_rss_mb(pid)
-            except (OSError, psutil.Error, TypeError):  # it has gone, or is a zombie
+            except (OSError, psutil.Error):  # it has gone
                 continue
             seen = max(seen, self._resident.get(pid, (0, 0))[0])
             self._resident[pid] = (seen, ever)

@@ -31,7 +31,7 @@ class Table:
 
     title: str
     columns: list[str]
-    rows: list[Sequence[Any]]
+    rows: Sequence[Sequence[Any]]
 
     def markdown(self) -> str:
         """Return the table as Markdown, padded so that it reads well in a terminal too."""
@@ -92,7 +92,7 @@ def write_json(result: dict[str, Any], path: str) -> None:
         file.write('\n')
 
 
-def _figure(*arguments, **options):
+def _figure(*arguments: Any, **options: Any) -> Any:
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot

@@ -20,7 +20,7 @@ from .report import Table
 
 
 def compare(
-        memory: dict[str, Any] | None, timing: dict[str, Any] | None) -> list[dict]:
+        memory: dict[str, Any] | None, timing: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Return each target with what is wanted, what was got and whether that is enough."""
     found: list[tuple[str, float, str, float]] = []
     if memory:
@@ -71,7 +71,7 @@ def compare(
         for figure, wanted, unit, got in found]
 
 
-def tables(targets: list[dict]) -> list[Table]:
+def tables(targets: list[dict[str, Any]]) -> list[Table]:
     """Return the targets as a table."""
     return [Table('Targets', ['figure', 'wanted', 'got', ''], [
         [target['figure'], f'<= {target["wanted"]:g} {target["unit"]}'.strip(),

@@ -21,6 +21,7 @@ what is measured.
 """
 
 import argparse
+from pathlib import Path
 
 PARTS = ('memory', 'time', 'growth', 'endurance')
 # A bare node has about 85 MB, a bare import of torch 300 that cannot be dropped.
@@ -55,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, and return 1 if a target was missed or the node died in the sweep."""
     import importlib.util
     import os
-    from pathlib import Path
     import signal
     import sys
     import tempfile
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         return _measure(args, checkpoint, Path(folder))
 
 
-def _measure(args: argparse.Namespace, checkpoint: str, folder) -> int:
+def _measure(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
     import sys
 
     from jetcap_ros.benchmark import endurance, growth, latency, memory, report, targets

@@ -21,6 +21,10 @@ Prints one line a picture: its name, a tab, the caption.
 import argparse
 import dataclasses
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jetcap_ros.engine.settings import CaptionerSettings
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +51,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         '--threads', type=int, default=0, metavar='N', help='0: all cores (default)')
 
 
-def engine_settings(args: argparse.Namespace):
+def engine_settings(args: argparse.Namespace) -> 'CaptionerSettings':
     """Return the CaptionerSettings of parsed arguments."""
-    from jetcap_ros.engine.settings import CaptionerSettings
+    from jetcap_ros.engine.settings import CaptionerSettings, MAX_BEAM_SIZE, MAX_LENGTH
     from jetcap_ros.errors import UserError
-    from jetcap_ros.engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
     if not 1 <= args.beam <= MAX_BEAM_SIZE:
         raise UserError(f'--beam {args.beam}: expected 1 to {MAX_BEAM_SIZE}')
     if not 1 <= args.max_length <= MAX_LENGTH:

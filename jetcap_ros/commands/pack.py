@@ -20,10 +20,11 @@ architecture. Both models read it, the simple one reads nothing else, and nothin
 executed.
 """
 
+import argparse
 import os
 
 
-def add_arguments(parser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument('checkpoint', metavar='FILE.pth', help='the checkpoint to read')
     parser.add_argument(
@@ -34,7 +35,7 @@ def add_arguments(parser) -> None:
         help='int8 (default), or none to keep float32')
 
 
-def run(args) -> int:
+def run(args: argparse.Namespace) -> int:
     """Write the packed file and say what is in it."""
     from jetcap_ros.errors import UserError
     from jetcap_ros.models.errors import CheckpointError

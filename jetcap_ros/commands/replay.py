@@ -123,7 +123,8 @@ def _check_places(args: argparse.Namespace, places: dict[str, str]) -> None:
 
 
 def _expected_file(args: argparse.Namespace, place: str) -> Path:
-    return args.expect / place / 'captions.jsonl' if args.expect.is_dir() else args.expect
+    expect: Path = args.expect
+    return expect / place / 'captions.jsonl' if expect.is_dir() else expect
 
 
 def _settings(args: argparse.Namespace) -> Any:

@@ -143,10 +143,12 @@ def write_page(
     stages = []
     for key, value in diagnostics.items():
         if key.startswith('stage '):
-            seconds, rss_mb, available_mb = map(float, STAGE.fullmatch(value).groups())
-            stages.append({
-                'name': key[len('stage '):], 'seconds': seconds, 'rss_mb': rss_mb,
-                'available_mb': available_mb})
+            found = STAGE.fullmatch(value)
+            if found:
+                seconds, rss_mb, available_mb = map(float, found.groups())
+                stages.append({
+                    'name': key[len('stage '):], 'seconds': seconds, 'rss_mb': rss_mb,
+                    'available_mb': available_mb})
     for card in cards:
         card['uri'] = data_uri(thumbnail(card['pixels'], 480))
         card['latency_ms'] = statistics.median(info['latency_ms'] for info in card['captions'])

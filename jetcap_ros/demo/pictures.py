@@ -52,7 +52,7 @@ def find_pictures(folder: Path | None) -> list[Picture]:
     """
     if folder is None:
         spec = importlib.util.find_spec('skimage')  # found, not imported
-        if spec is None:
+        if spec is None or spec.origin is None:
             raise UserError(
                 'the photographs come with scikit-image: pip install scikit-image, or give your '
                 'own with --images FOLDER')

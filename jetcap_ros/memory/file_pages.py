@@ -39,13 +39,13 @@ def release_file_pages() -> None:
         madvise(start, end - start, MADV_DONTNEED)  # refused where pages are locked: they stay
 
 
-def _clean_regions():
+def _clean_regions() -> list[tuple[int, int]]:
     """
     Return where libraries are mapped read-only without any page of this process's own.
 
     Such pages, relocated addresses above all, are in no file: they would be lost.
     """
-    regions = []
+    regions: list[tuple[int, int]] = []
     clean = False
     try:
         with open('/proc/self/smaps', encoding='utf-8', errors='replace') as smaps:

@@ -87,7 +87,7 @@ class ProcessMemory:
         if match:
             return int(match[1]) / 1024
         try:  # kernels before 4.14
-            return psutil.Process(self.pid).memory_full_info().pss / MB
+            return float(psutil.Process(self.pid).memory_full_info().pss) / MB
         except psutil.Error:  # another user's process, or gone
             return None
 
@@ -101,7 +101,7 @@ def available_memory_mb(root: str = '/') -> float:
 
     :param root: where `proc` and `sys` are, for tests on recorded trees.
     """
-    available = psutil.virtual_memory().available
+    available = float(psutil.virtual_memory().available)
     cgroups = find_cgroups(root)
     for level in cgroups.levels:
         available = min(available, _headroom(level, cgroups.files))
