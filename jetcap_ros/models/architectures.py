@@ -20,7 +20,7 @@ this file must not import a framework. Names of parameters are torchvision's
 (`mobilenet_*().features`), sizes are read from a checkpoint or taken from the papers' tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 # Sandler et al. 2018, table 2: kernel, expansion, channels, repeats, stride of the first repeat.
@@ -48,6 +48,7 @@ MOBILENET_V3_SMALL = (
     (5, 144, 48, True, 'hardswish', 1), (5, 288, 96, True, 'hardswish', 2),
     (5, 576, 96, True, 'hardswish', 1), (5, 576, 96, True, 'hardswish', 1))
 
+Sizes = Mapping[str, tuple[int, ...]]  # shapes by the name of a parameter
 ENCODERS = ('mobilenet_v3_small', 'mobilenet_v2', 'mobilenet_v3_large', 'efficientnet_lite2')
 
 
@@ -73,12 +74,17 @@ class SqueezeExcitation:
     channels: int
     squeezed: int
 
+    @property
+    def out_channels(self) -> int:
+        """Return as many channels as come in."""
+        return self.channels
+
 
 @dataclass(frozen=True)
 class Block:
     """Layers in a row; the input is added to their output where `residual`."""
 
-    layers: tuple[object, ...]
+    layers: tuple[Convolution | SqueezeExcitation, ...]
     residual: bool
 
 
@@ -88,7 +94,7 @@ def norm_epsilon(architecture: str) -> float:
 
 
 def describe_encoder(
-        architecture: str, sizes: Mapping[str, tuple[int, ...]] | None = None) -> list[Block]:
+        architecture: str, sizes: Sizes | None = None) -> list[Block]:
     """
     Return the blocks of an encoder.
 
@@ -104,9 +110,9 @@ def describe_encoder(
     return describe(architecture, sizes)
 
 
-def recognize_encoder(names) -> str:
+def recognize_encoder(names: Iterable[str]) -> str:
     """Return the architecture that parameters of these names belong to, or raise ValueError."""
-    names = set(names)
+    names = frozenset(names)
     for architecture, first, last in (
             ('mobilenet_v2', '1.conv', 18), ('efficientnet_lite2', '1.conv', 22),
             ('mobilenet_v3_small', '1.block', 12), ('mobilenet_v3_large', '1.block', 16)):
@@ -120,7 +126,7 @@ def recognize_encoder(names) -> str:
 class _Builder:
     """Adds layers and follows the number of channels through them."""
 
-    def __init__(self, sizes: Mapping[str, tuple[int, ...]] | None) -> None:
+    def __init__(self, sizes: Sizes | None) -> None:
         self.sizes = sizes
         self.channels = 3
 
@@ -164,7 +170,7 @@ def _divisible(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def _describe_v2(architecture: str, sizes) -> list[Block]:
+def _describe_v2(architecture: str, sizes: Sizes | None) -> list[Block]:
     table = MOBILENET_V2 if architecture == 'mobilenet_v2' else EFFICIENTNET_LITE2
     add = _Builder(sizes)
     blocks = [Block((add.convolution('0.0', '0.1', 32, 3, 2, 'relu6'),), False)]
@@ -173,7 +179,7 @@ def _describe_v2(architecture: str, sizes) -> list[Block]:
             stride = first_stride if repeat == 0 else 1
             prefix = f'{len(blocks)}.conv'
             inputs = add.channels
-            layers = []
+            layers: list[Convolution | SqueezeExcitation] = []
             if expansion != 1:
                 layers.append(add.convolution(
                     f'{prefix}.0.0', f'{prefix}.0.1', inputs * expansion, 1, 1, 'relu6'))
@@ -188,7 +194,7 @@ def _describe_v2(architecture: str, sizes) -> list[Block]:
     return blocks
 
 
-def _describe_v3(architecture: str, sizes) -> list[Block]:
+def _describe_v3(architecture: str, sizes: Sizes | None) -> list[Block]:
     table = MOBILENET_V3_SMALL if architecture == 'mobilenet_v3_small' else MOBILENET_V3_LARGE
     add = _Builder(sizes)
     blocks = [Block((add.convolution('0.0', '0.1', 16, 3, 2, 'hardswish'),), False)]
@@ -196,7 +202,7 @@ def _describe_v3(architecture: str, sizes) -> list[Block]:
     for kernel, expanded, channels, squeeze, activation, stride in table:
         prefix = f'{len(blocks)}.block'
         inputs = add.channels
-        layers = []
+        layers: list[Convolution | SqueezeExcitation] = []
         if expanded != nominal:
             layers.append(add.convolution(
                 f'{prefix}.0.0', f'{prefix}.0.1', expanded, 1, 1, activation))
@@ -223,7 +229,7 @@ def parameter_shapes(
 
     :param folded: batch normalization is folded into the convolutions, which then have a bias.
     """
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for layer in (layer for block in blocks for layer in block.layers):
         if isinstance(layer, SqueezeExcitation):
             for name, out, inputs in (

@@ -27,6 +27,7 @@ import hashlib
 import json
 import math
 import os
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,8 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
             'neither a packed file (safetensors) nor a zip file as torch.save writes since 1.6')
 
 
-def _from_pth(path: str, contents: Mapping, shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
+def _from_pth(
+        path: str, contents: Mapping[str, Any], shapes: dict[str, tuple[int, ...]]) -> Checkpoint:
     encoder, decoder, words = {}, {}, {}
     for name, shape in shapes.items():
         part, _, rest = name.partition('.')
@@ -138,7 +140,7 @@ def _from_pth(path: str, contents: Mapping, shapes: dict[str, tuple[int, ...]]) 
             words[rest] = shape
     if not encoder or not decoder:
         raise CheckpointError('model_state_dict has no encoder.* or no decoder.* parameters')
-    vocabulary = Vocabulary.from_map(contents.get('word_map'))
+    vocabulary = Vocabulary.from_map(contents.get('word_map') or {})
     stated = contents.get('vocab_size', len(vocabulary))
     if type(stated) is not int or stated != len(vocabulary):
         raise CheckpointError(
@@ -182,7 +184,7 @@ def _from_packed(path: str) -> Checkpoint:
         path, True, metadata['encoder'], blocks, vocabulary, decoder, quantize,
         _calibration(json.loads(metadata.get('score_calibration', '{}'))),
         _search(json.loads(metadata.get('search', '{}'))), words))
-    expected = {}
+    expected: dict[str, tuple[type, tuple[int, ...]]] = {}
     for name, shape in checkpoint.parameter_shapes().items():
         expected[name] = np.float32, shape
         if quantize == 'int8' and is_quantized(shape):
@@ -196,18 +198,18 @@ def _from_packed(path: str) -> Checkpoint:
     return checkpoint
 
 
-def _described(tensor) -> str:
+def _described(tensor: tuple[type, tuple[int, ...]] | None) -> str:
     return f'{np.dtype(tensor[0])} of shape {tensor[1]}' if tensor else 'missing'
 
 
-def _calibration(values) -> dict[str, float]:
+def _calibration(values: Any) -> dict[str, float]:
     numbers = _numbers('score_calibration', values)
     if numbers and not {'slope', 'intercept'} <= set(numbers):
         raise CheckpointError('score_calibration has no slope or no intercept')
     return numbers
 
 
-def _search(values) -> dict[str, float]:
+def _search(values: Any) -> dict[str, float]:
     numbers = _numbers('search', values)
     check_options(
         numbers.get('length_penalty', 0), numbers.get('block_ngram', 0),
@@ -215,7 +217,7 @@ def _search(values) -> dict[str, float]:
     return numbers
 
 
-def _numbers(name: str, values) -> dict[str, float]:
+def _numbers(name: str, values: Any) -> dict[str, float]:
     if values is None:
         return {}
     if not isinstance(values, Mapping) or not all(

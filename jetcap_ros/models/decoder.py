@@ -85,7 +85,8 @@ class Decoder:
             hidden, self._from_state(hidden), np.ascontiguousarray(projected[:, :self._a]),
             np.ascontiguousarray(projected[:, self._a:]))
 
-    def step(self, words: np.ndarray, state: State):
+    def step(
+            self, words: np.ndarray, state: State) -> tuple[np.ndarray, State, np.ndarray]:
         """Return logits (K, V), the new state and the attention (K, L) after reading (K,) words."""
         h, a = self._h, self._a
         projected = state.projected

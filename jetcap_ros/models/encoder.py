@@ -14,7 +14,7 @@
 
 """The MobileNet encoders in torch."""
 
-
+import torch
 from torch import nn
 
 from .architectures import Block, describe_encoder, norm_epsilon, SqueezeExcitation
@@ -32,13 +32,13 @@ class _Convolution(nn.Conv2d):
 
 class _SqueezeExcitation(nn.Module):
 
-    def __init__(self, channels: int, squeezed: int, device=None) -> None:
+    def __init__(self, channels: int, squeezed: int, device: str | None = None) -> None:
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc1 = _Convolution(channels, squeezed, 1, device=device)
         self.fc2 = _Convolution(squeezed, channels, 1, device=device)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         gate = self.fc2(nn.functional.relu(self.fc1(self.avgpool(x))))
         return nn.functional.hardsigmoid(gate) * x
 
@@ -53,16 +53,16 @@ class MobileNetEncoder(nn.Module):
 
     def __init__(
             self, architecture: str = 'mobilenet_v3_small', blocks: list[Block] | None = None,
-            folded: bool = False, device=None) -> None:
+            folded: bool = False, device: str | None = None) -> None:
         super().__init__()
         self.architecture = architecture
         self.folded = folded
         self.blocks = blocks or describe_encoder(architecture)
         self.out_channels = self.blocks[-1].layers[-1].out_channels
         epsilon = norm_epsilon(architecture)
-        self._steps = []
+        self._steps: list[tuple[list[nn.Module], bool]] = []
         for block in self.blocks:
-            steps = []
+            steps: list[nn.Module] = []
             for layer in block.layers:
                 if isinstance(layer, SqueezeExcitation):
                     steps.append(_SqueezeExcitation(layer.channels, layer.squeezed, device))
@@ -85,17 +85,18 @@ class MobileNetEncoder(nn.Module):
     def _place(self, name: str, module: nn.Module) -> None:
         """Register a module under a dotted name, so that parameters are called as torchvision's."""
         *path, last = name.split('.')
-        parent = self
+        parent: nn.Module = self
         for part in path:
             if part not in parent._modules:
                 parent.add_module(part, nn.Module())
-            parent = parent._modules[part]
+            parent = parent.get_submodule(part)
         parent.add_module(last, module)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.run_blocks(x)
 
-    def run_blocks(self, x, first: int = 0, last: int | None = None):
+    def run_blocks(
+            self, x: torch.Tensor, first: int = 0, last: int | None = None) -> torch.Tensor:
         """Run the blocks from `first` up to, but without, `last` on what the ones before gave."""
         for steps, residual in self._steps[first:last]:
             y = x

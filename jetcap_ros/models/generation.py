@@ -17,10 +17,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 import math
+from typing import Any
 
 import numpy as np
 
-from .search import beam_search, greedy_search, Hypothesis
+from .search import beam_search, greedy_search, Hypothesis, SearchDecoder
 from .vocabulary import END, START, Vocabulary
 from .word_detector import WordDetector
 from ..images.preprocessing import normalize, SIZE, squash
@@ -42,7 +43,9 @@ class GeneratedCaption:
 
 class CaptioningModel:
     """
-    Base of the models, which provide `cells(image)` and a `decoder` as search.py wants it.
+    Base of the models, which provide `cells(image)` and a `decoder`.
+
+    An image is a NumPy array, or a tensor where the model knows them.
 
     :param calibration: 'slope' and 'intercept' of the logistic curve from the mean
         log-probability of a token to the score; without them the score is the mean probability.
@@ -51,6 +54,7 @@ class CaptioningModel:
     """
 
     name = ''
+    decoder: Any
     word_detector: WordDetector | None = None
 
     def __init__(
@@ -61,22 +65,23 @@ class CaptioningModel:
         self.calibration = dict(calibration or {})
         self.search_options = dict(search_options or {})
 
-    def cells(self, image):
+    def cells(self, image: Any) -> Any:
         """Return the features of a normalized image (1, 3, 224, 224), a row each cell."""
         raise NotImplementedError
 
-    def search_cells(self, image):
+    def search_cells(self, image: Any) -> Any:
         """Return the features in the form that the search's decoder wants."""
         return self.cells(image)
 
     @property
-    def search_decoder(self):
+    def search_decoder(self) -> SearchDecoder:
         """Return the decoder, in the form that the search wants."""
-        return self.decoder
+        decoder: SearchDecoder = self.decoder
+        return decoder
 
     def search(
-            self, image, start: int, end: int, max_length: int, beam_size: int = 1,
-            word_gain: float = 0.0, **options) -> Hypothesis:
+            self, image: Any, start: int, end: int, max_length: int, beam_size: int = 1,
+            word_gain: float = 0.0, **options: Any) -> Hypothesis:
         """
         Return the best caption of a normalized image.
 
@@ -93,7 +98,7 @@ class CaptioningModel:
             self.search_decoder, cells, start, end, max_length, beam_size, gains=gains, **options)
 
     def generate(
-            self, image, word_map: Mapping[str, int], rev_word_map: Mapping[int, str],
+            self, image: Any, word_map: Mapping[str, int], rev_word_map: Mapping[int, str],
             max_len: int = 20) -> list[str]:
         """
         Caption an image greedily.
@@ -107,16 +112,19 @@ class CaptioningModel:
     def caption(
             self, image: np.ndarray, beam_size: int = 3, max_length: int = 20) -> GeneratedCaption:
         """Caption an (H, W, 3) uint8 RGB picture; special tokens are never chosen."""
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            raise ValueError('this model was made without a vocabulary')
         found = self.search(
-            self.as_input(image), self.vocabulary.start, self.vocabulary.end, max_length,
-            beam_size, forbidden=self.vocabulary.special,
+            self.as_input(image), vocabulary.start, vocabulary.end, max_length,
+            beam_size, forbidden=vocabulary.special,
             length_penalty=self.search_options.get('length_penalty', 0.0),
             block_ngram=int(self.search_options.get('block_ngram', 0)),
             word_gain=self.search_options.get('word_gain', WORD_GAIN))
         attention = found.attention.mean(axis=0)
         side = math.isqrt(len(attention))
         return GeneratedCaption(
-            self.vocabulary.sentence(found.indices), found.indices, found.mean_log_probability,
+            vocabulary.sentence(found.indices), found.indices, found.mean_log_probability,
             self.score(found), attention.reshape(side, side))
 
     def score(self, found: Hypothesis) -> float:
@@ -128,7 +136,7 @@ class CaptioningModel:
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
 
     @staticmethod
-    def as_input(image):
+    def as_input(image: Any) -> Any:
         """Return the normalized image of a picture; one that is normalized stays as it is."""
         if isinstance(image, np.ndarray) and image.dtype == np.uint8:
             return normalize(squash(image))

@@ -15,6 +15,7 @@
 """The full captioning model, in torch: MobileNet encoder, GRU decoder with soft attention."""
 
 import functools
+from typing import Any
 import warnings
 
 import numpy as np
@@ -25,6 +26,7 @@ from .checkpoint import Checkpoint
 from .decoder import Decoder
 from .encoder import MobileNetEncoder
 from .generation import CaptioningModel
+from .search import Hypothesis, SearchDecoder
 from .torch_products import has_int8_engine, torch_product
 from .weight_reader import WeightReader
 from .word_detector import WordDetector
@@ -51,11 +53,13 @@ class AttentionDecoder(nn.Module):
         self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.full_att = nn.Linear(attention_dim, 1)
 
-    def start(self, cells: torch.Tensor):
+    def start(self, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the first state (N, decoder_dim) and the projected cells of (N, L, C) cells."""
         return self.init_h(cells.mean(dim=1)), self.encoder_att(cells)
 
-    def step(self, words, hidden, cells, projected):
+    def step(
+            self, words: torch.Tensor, hidden: torch.Tensor, cells: torch.Tensor,
+            projected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Read one word each.
 
@@ -69,7 +73,8 @@ class AttentionDecoder(nn.Module):
             torch.cat([self.dropout(self.embedding(words)), context], dim=1), hidden)
         return self.fc(self.dropout(hidden)), hidden, attention
 
-    def forward(self, cells, captions):
+    def forward(
+            self, cells: torch.Tensor, captions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Read whole captions (teacher forcing).
 
@@ -99,7 +104,8 @@ class WordLayers(nn.Module):
     def forward(self, cells: torch.Tensor) -> torch.Tensor:
         """Return (N, V): by how much (N, L, C) cells raise or lower the log-odds of each word."""
         x = (cells.mean(dim=1) - self.mean) / self.deviation
-        return self.out(self.dropout(torch.relu(self.hidden(self.dropout(x)))))
+        out: torch.Tensor = self.out(self.dropout(torch.relu(self.hidden(self.dropout(x)))))
+        return out
 
 
 class _StepByStep:
@@ -108,11 +114,11 @@ class _StepByStep:
     def __init__(self, decoder: AttentionDecoder) -> None:
         self._decoder = decoder
 
-    def start(self, cells: torch.Tensor):
+    def start(self, cells: torch.Tensor) -> Any:
         hidden, projected = self._decoder.start(cells)
         return hidden, projected, cells
 
-    def step(self, words: np.ndarray, state):
+    def step(self, words: np.ndarray, state: Any) -> tuple[np.ndarray, Any, np.ndarray]:
         hidden, projected, cells = state
         rows = len(words)
         logits, hidden, attention = self._decoder.step(
@@ -122,7 +128,7 @@ class _StepByStep:
             logits.float().cpu().numpy(), (hidden, projected, cells),
             attention.float().cpu().numpy())
 
-    def select(self, state, rows: np.ndarray):
+    def select(self, state: Any, rows: np.ndarray) -> Any:
         hidden, projected, cells = state
         return hidden[torch.from_numpy(rows).to(hidden.device)], projected, cells
 
@@ -140,8 +146,8 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
 
     def __init__(
             self, vocab_size: int, embed_dim: int = 256, decoder_dim: int = 512,
-            attention_dim: int = 256, encoder='mobilenet_v3_small', dropout: float = 0.3,
-            decoder=None, **options) -> None:
+            attention_dim: int = 256, encoder: str | MobileNetEncoder = 'mobilenet_v3_small',
+            dropout: float = 0.3, decoder: Any = None, **options: Any) -> None:
         nn.Module.__init__(self)
         CaptioningModel.__init__(self, **options)
         if isinstance(encoder, str):
@@ -153,12 +159,16 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
 
     def cells(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features of normalized images (N, 3, 224, 224) as (N, 49, C)."""
-        return self.encoder(images).flatten(2).transpose(1, 2)
+        features: torch.Tensor = self.encoder(images)
+        return features.flatten(2).transpose(1, 2)
 
-    def forward(self, images, captions):
-        return self.decoder(self.cells(images), captions)
+    def forward(
+            self, images: torch.Tensor,
+            captions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits, attention = self.decoder(self.cells(images), captions)
+        return logits, attention
 
-    def search(self, image, *args, **kwargs):
+    def search(self, image: Any, *args: Any, **kwargs: Any) -> Hypothesis:
         self.eval()
         parameter = next(self.encoder.parameters())
         image = torch.as_tensor(image).to(
@@ -166,16 +176,16 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
         with torch.inference_mode():
             return super().search(image, *args, **kwargs)
 
-    def search_cells(self, image):
+    def search_cells(self, image: Any) -> Any:
         cells = self.cells(image)
         if isinstance(self.decoder, AttentionDecoder):
             return cells
         return cells[0].float().cpu().numpy()
 
     @property
-    def search_decoder(self):
+    def search_decoder(self) -> SearchDecoder:
         plain = isinstance(self.decoder, AttentionDecoder)
-        return _StepByStep(self.decoder) if plain else self.decoder
+        return _StepByStep(self.decoder) if plain else super().search_decoder
 
     def place_weights(
             self, checkpoint: Checkpoint, quantize: str = 'int8', device: str = 'cpu') -> None:

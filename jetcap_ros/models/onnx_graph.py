@@ -21,20 +21,24 @@ library is required on the robot. Field numbers: onnx.proto, operator set 9, whi
 from 4.5 on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import os
 import struct
 from typing import BinaryIO
 
 import numpy as np
 
-from .architectures import Block, SqueezeExcitation
+from .architectures import Block, Convolution, SqueezeExcitation
 from .weight import Weight
 
 OPERATOR_SET = 9
 FLOAT, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 1, 2, 7
 MAX_MAP = 1 << 18  # values of a feature map, if it can be had in parts
 ROWS = 128  # of a weight that are in float32 at a time while it is written
+
+
+Attribute = float | int | Sequence[int]
+Read = Callable[[str], Weight]  # the parameter of a name
 
 
 def _varint(value: int) -> bytes:
@@ -54,12 +58,12 @@ def _begin(field: int, size: int) -> bytes:
     return _varint(field << 3 | 2) + _varint(size)
 
 
-def _bytes(field: int, value) -> bytes:
-    value = value.encode() if isinstance(value, str) else value
-    return _begin(field, len(value)) + value
+def _bytes(field: int, value: bytes | str) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return _begin(field, len(data)) + data
 
 
-def _attribute(name: str, value) -> bytes:
+def _attribute(name: str, value: Attribute) -> bytes:
     if isinstance(value, float):
         body = _varint(2 << 3 | 5) + struct.pack('<f', value) + _number(20, ATTRIBUTE_FLOAT)
     elif isinstance(value, int):
@@ -94,7 +98,7 @@ class _Graph:
     def _add(self, field: bytes) -> None:
         self.file.write(_bytes(7, field))
 
-    def node(self, operator: str, inputs: Sequence[str], **attributes) -> str:
+    def node(self, operator: str, inputs: Sequence[str], **attributes: Attribute) -> str:
         output = f'{operator}_{self._nodes}'
         self._nodes += 1
         self._add(_bytes(
@@ -112,7 +116,7 @@ class _Graph:
         self.file.write(_begin(7, len(_begin(5, size)) + size) + tensor)
         for start in range(0, len(weight.values), ROWS):
             values = weight.rows(slice(start, start + ROWS)).dequantized()
-            self.file.write(np.ascontiguousarray(values, '<f4'))
+            self.file.write(np.ascontiguousarray(values, '<f4').data)
         return name
 
     def constant(self, value: float) -> str:
@@ -121,7 +125,7 @@ class _Graph:
                 f'constant_{value}', Weight(np.array([value], np.float32)))
         return self._shared[value]
 
-    def model(self, inputs: dict[str, Sequence[int]], output: str) -> BinaryIO:
+    def model(self, inputs: Mapping[str, Sequence[int]], output: str) -> BinaryIO:
         for name, shape in inputs.items():
             self._add(_bytes(11, _value_info(name, shape)))
         self._add(_bytes(12, _value_info(output, ())))
@@ -140,7 +144,7 @@ class _Graph:
         return x
 
 
-def encoder_graph(blocks: list[Block], read: Callable[[str], Weight], size: int) -> BinaryIO:
+def encoder_graph(blocks: list[Block], read: Read, size: int) -> BinaryIO:
     """
     Return the file of an ONNX model, from 'image' (1, 3, size, size) to 'features' (1, C, h, w).
 
@@ -150,10 +154,11 @@ def encoder_graph(blocks: list[Block], read: Callable[[str], Weight], size: int)
     graph = _Graph()
     x, side = 'image', size
     for block in blocks:
-        if [getattr(layer, 'depthwise', None) for layer in block.layers] == [False, True, False]:
+        plain = [layer for layer in block.layers if isinstance(layer, Convolution)]
+        if len(block.layers) == 3 and [layer.depthwise for layer in plain] == [False, True, False]:
             # In groups of 16 channels, as kernels have them.
             channels = max(16, MAX_MAP // side ** 2 // 16 * 16)
-            y = _bottleneck(graph, block.layers, x, read, channels)
+            y = _bottleneck(graph, plain, x, read, channels)
         else:
             y = x
             for layer in block.layers:
@@ -181,11 +186,13 @@ def product_graph(rows: int, inner: int) -> BinaryIO:
     return graph.model({'a': (rows, inner), 'b': (inner, 1)}, graph.node('MatMul', ['a', 'b']))
 
 
-def _parameters(name: str, read) -> tuple[Weight, Weight]:
+def _parameters(name: str, read: Read) -> tuple[Weight, Weight]:
     return read(name + '.weight'), read(name + '.bias')
 
 
-def _convolution(graph, name, x, weight, bias=None, kernel=1, stride=1, groups=1) -> str:
+def _convolution(
+        graph: _Graph, name: str, x: str, weight: Weight, bias: Weight | None = None,
+        kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
     inputs = [x, graph.weight(name + '.weight', weight)]
     if bias is not None:
         inputs.append(graph.weight(name + '.bias', bias))
@@ -196,14 +203,17 @@ def _convolution(graph, name, x, weight, bias=None, kernel=1, stride=1, groups=1
         'Conv', inputs, group=groups, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4, **strides)
 
 
-def _layer(graph, layer, x, weight, bias, part='') -> str:
+def _layer(
+        graph: _Graph, layer: Convolution, x: str, weight: Weight, bias: Weight,
+        part: str = '') -> str:
     y = _convolution(
         graph, layer.name + part, x, weight, bias, layer.kernel, layer.stride,
         len(weight.values) if layer.depthwise else 1)
     return graph.activation(layer.activation, y)
 
 
-def _squeeze_excitation(graph, layer, x, read) -> str:
+def _squeeze_excitation(
+        graph: _Graph, layer: SqueezeExcitation, x: str, read: Read) -> str:
     gate = graph.node('GlobalAveragePool', [x])
     for name, activation in (('fc1', 'relu'), ('fc2', '')):
         name = f'{layer.name}.{name}'
@@ -214,7 +224,8 @@ def _squeeze_excitation(graph, layer, x, read) -> str:
     return graph.node('Mul', [x, gate])
 
 
-def _bottleneck(graph, layers, x, read, channels: int) -> str:
+def _bottleneck(
+        graph: _Graph, layers: Sequence[Convolution], x: str, read: Read, channels: int) -> str:
     """
     Return the output of an inverted residual, with so many channels in its middle at a time.
 

@@ -95,8 +95,8 @@ def read_pth_metadata(path: str) -> tuple[dict[str, Any], dict[str, tuple[int, .
 class _Bounded(io.FileIO):
     """A file of which nobody reads too much at once, as a zip directory may ask for."""
 
-    def read(self, size: int = -1) -> bytes:
-        if size > MAX_PICKLE_BYTES:
+    def read(self, size: int | None = -1) -> bytes:
+        if size and size > MAX_PICKLE_BYTES:
             raise CheckpointError(f'a part of it claims {size} bytes')
         return super().read(size)
 
@@ -131,6 +131,7 @@ def _follow(data: bytes) -> Any:
         del stack[start:]
         return items
 
+    value: Any
     for number, (opcode, value, _) in enumerate(pickletools.genops(data)):
         name = opcode.name
         if number == MAX_INSTRUCTIONS:
@@ -219,7 +220,7 @@ def _sizes(numbers: Any) -> tuple[int, ...]:
     return numbers
 
 
-def map_pth(path: str):
+def map_pth(path: str) -> dict[str, Any]:
     """
     Return the model_state_dict of a checkpoint, mapped from the file (torch).
 
@@ -227,7 +228,7 @@ def map_pth(path: str):
     """
     import torch
     try:
-        tensors = torch.load(
+        tensors: dict[str, Any] = torch.load(
             path, map_location='cpu', weights_only=True, mmap=True)['model_state_dict']
     except Exception as error:  # torch raises whatever the damage trips
         reason = str(error).partition('\n')[0]

@@ -14,13 +14,17 @@
 
 """Quantize a torch model in hand. Importing this file imports no framework."""
 
+from typing import TYPE_CHECKING
 import warnings
 
 from .decoder import Decoder
 from .weight import quantize_rows, Weight
 
+if TYPE_CHECKING:
+    from .mobilenet import MobileNetCaptioningModel
 
-def apply_dynamic_quantization(model):
+
+def apply_dynamic_quantization(model: 'MobileNetCaptioningModel') -> 'MobileNetCaptioningModel':
     """
     Quantize a torch captioning model in hand: int8 weights, inputs quantized as they come.
 

@@ -26,6 +26,7 @@ import math
 import mmap
 import os
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -77,13 +78,13 @@ class SafetensorsFile:
                 f'its header describes {self._start + end} bytes, the file has {size}')
 
     @staticmethod
-    def _texts(metadata) -> dict[str, str]:
+    def _texts(metadata: Any) -> dict[str, str]:
         if not isinstance(metadata, dict) or not all(
                 isinstance(value, str) for value in metadata.values()):
             raise SafetensorsError('its metadata is not a map of texts')
         return metadata
 
-    def _enter(self, name: str, entry: Mapping, end: int) -> int:
+    def _enter(self, name: str, entry: Mapping[str, Any], end: int) -> int:
         """Check one tensor, which must begin where the last one ended; return its end."""
         if entry['dtype'] not in DTYPES:
             raise SafetensorsError(f'{name} is {entry["dtype"]!r}, expected {", ".join(DTYPES)}')
@@ -96,7 +97,7 @@ class SafetensorsFile:
         if first != end or last - first != math.prod(shape) * np.dtype(dtype).itemsize:
             raise SafetensorsError(f'{name} of shape {shape} is not at {first} to {last}')
         self._tensors[name] = dtype, tuple(shape), first
-        return last
+        return int(last)
 
     @property
     def tensors(self) -> dict[str, tuple[type, tuple[int, ...]]]:
@@ -121,7 +122,8 @@ def write_safetensors(
     :raises SafetensorsError: if its header would be longer than is read.
     """
     names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
-    header, offset = {'__metadata__': dict(metadata)}, 0
+    header: dict[str, dict[str, Any]] = {'__metadata__': {**metadata}}
+    offset = 0
     # The larger items first, so that each begins at a multiple of its size.
     ordered = sorted(tensors, key=lambda name: -tensors[name].itemsize)
     for name in ordered:
@@ -140,7 +142,7 @@ def write_safetensors(
         with open(partial, 'wb') as file:
             file.write(struct.pack('<Q', len(text)) + text)
             for name in ordered:
-                file.write(np.ascontiguousarray(tensors[name]))
+                file.write(np.ascontiguousarray(tensors[name]).data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -12,17 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""
-Greedy decoding and beam search, the same for every model.
-
-A decoder has `start(cells) -> state`, `step(words, state) -> (logits, state, attention)` and
-`select(state, rows) -> state`; words, logits (K, V) and attention (K, L) are NumPy arrays, the
-state is its own business.
-"""
+"""Greedy decoding and beam search, the same for every model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 import math
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -31,6 +26,19 @@ MAX_BEAM_SIZE = 20
 MAX_LENGTH = 100
 MAX_LENGTH_PENALTY = 10
 MAX_WORD_GAIN = 10
+
+
+class SearchDecoder(Protocol):
+    """What the search wants of a decoder; cells and states are its own business."""
+
+    def start(self, cells: Any) -> Any:
+        """Return the first state of an image."""
+
+    def step(self, words: np.ndarray, state: Any) -> tuple[np.ndarray, Any, np.ndarray]:
+        """Return logits (K, V), the new state and the attention (K, L) after (K,) words."""
+
+    def select(self, state: Any, rows: np.ndarray) -> Any:
+        """Return the state whose beams are these rows of this one."""
 
 
 @dataclass
@@ -49,11 +57,20 @@ class Hypothesis:
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Return the log-probabilities of (K, V) logits."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    result: np.ndarray = logits - _log_sum(logits)
+    return result
 
 
-def greedy_search(decoder, cells, start: int, end: int, max_length: int = 20) -> Hypothesis:
+def _log_sum(logits: np.ndarray) -> np.ndarray:
+    """Return (K, 1): what (K, V) logits lie above their log-probabilities."""
+    top = logits.max(axis=1, keepdims=True)
+    result: np.ndarray = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return result
+
+
+def greedy_search(
+        decoder: SearchDecoder, cells: Any, start: int, end: int,
+        max_length: int = 20) -> Hypothesis:
     """Take the most probable word each time, until <end> or `max_length` words."""
     _check(1, max_length)
     state = decoder.start(cells)
@@ -72,9 +89,21 @@ def greedy_search(decoder, cells, start: int, end: int, max_length: int = 20) ->
     return Hypothesis(indices, total, np.array(attention))
 
 
+class _Beam(NamedTuple):
+    """A beginning of a caption."""
+
+    words: list[int]
+    total: float  # log-probability
+    attention: list[np.ndarray]
+
+    def value(self, length_penalty: float) -> float:
+        """Return what captions are compared by."""
+        return self.total / math.pow(len(self.words), length_penalty)
+
+
 def beam_search(
-        decoder, cells, start: int, end: int, max_length: int = 20, beam_size: int = 3,
-        forbidden: Sequence[int] = (), length_penalty: float = 0.0,
+        decoder: SearchDecoder, cells: Any, start: int, end: int, max_length: int = 20,
+        beam_size: int = 3, forbidden: Sequence[int] = (), length_penalty: float = 0.0,
         block_ngram: int = 0, gains: np.ndarray | None = None) -> Hypothesis:
     """
     Follow the `beam_size` most probable beginnings of a caption.
@@ -89,63 +118,69 @@ def beam_search(
     check_options(length_penalty, block_ngram)
     state = decoder.start(cells)
     words = np.array([start])
-    totals = np.zeros(1)
-    beams: list[list[int]] = [[]]
-    seen: list[list[np.ndarray]] = [[]]
-    finished: list[Hypothesis] = []
-    best: float | None = None
+    beams = [_Beam([], 0.0, [])]
+    finished: list[_Beam] = []
+    best = -math.inf
 
     for position in range(1, max_length + 1):
         logits, state, attention = decoder.step(words, state)
-        if gains is not None:
-            logits = logits + gains
-            for row, beam in enumerate(beams):
-                logits[row, beam] -= gains[beam]
-        scores = log_softmax(logits)
-        if len(forbidden):
-            scores[:, forbidden] = -np.inf
-        if block_ngram:
-            for row, beam in enumerate(beams):
-                scores[row, _completions(beam, block_ngram)] = -np.inf
-        scores += totals[:, None]
-        flat = scores.ravel()
-        count = min(2 * beam_size, flat.size)
-        candidates = np.argpartition(flat, -count)[-count:]
-        candidates = candidates[np.argsort(-flat[candidates], kind='stable')]
-
-        rows, words_next, totals_next = [], [], []
-        for rank, candidate in enumerate(candidates):
-            row, word = divmod(int(candidate), scores.shape[1])
-            total = float(flat[candidate])
+        scores = _scores(logits, beams, forbidden, block_ngram, gains)
+        longer: list[_Beam] = []
+        rows: list[int] = []
+        for rank, (row, word) in enumerate(_best(scores, 2 * beam_size)):
+            total = float(scores[row, word])
             _check_finite(total)
-            if total == -np.inf:
+            if total == -math.inf:
                 continue
+            beam = _Beam(
+                beams[row].words + [word], total, beams[row].attention + [attention[row]])
             if word == end:
                 # Only an ending among the best beam_size counts, as if it took a place there.
                 if rank < beam_size:
-                    finished.append(Hypothesis(
-                        beams[row] + [word], total, np.array(seen[row] + [attention[row]])))
-                    value = total / position ** length_penalty
-                    best = value if best is None else max(best, value)
-            elif len(rows) < beam_size:
+                    finished.append(beam)
+                    best = max(best, beam.value(length_penalty))
+            elif len(longer) < beam_size:
+                longer.append(beam)
                 rows.append(row)
-                words_next.append(word)
-                totals_next.append(total)
-        if not rows:
+        if not longer:
             break
-        beams = [beams[row] + [word] for row, word in zip(rows, words_next)]
-        seen = [seen[row] + [attention[row]] for row in rows]
-        words, totals = np.array(words_next), np.array(totals_next)
+        beams = longer
         # A longer caption only loses probability: stop when none can still win.
         reach = max(position + 1, max_length if length_penalty else 0) ** length_penalty
-        if best is not None and totals[0] / reach <= best:
+        if beams[0].total / reach <= best:
             break
+        words = np.array([beam.words[-1] for beam in beams])
         state = decoder.select(state, np.array(rows))
-    if not finished:  # cut off at max_length
-        finished = [
-            Hypothesis(beam, float(total), np.array(weights))
-            for beam, total, weights in zip(beams, totals, seen)]
-    return max(finished, key=lambda h: h.log_probability / len(h.indices) ** length_penalty)
+    # None has finished where all were cut off at max_length.
+    found = max(finished or beams, key=lambda beam: beam.value(length_penalty))
+    return Hypothesis(found.words, found.total, np.array(found.attention))
+
+
+def _scores(
+        logits: np.ndarray, beams: list[_Beam], forbidden: Sequence[int], block_ngram: int,
+        gains: np.ndarray | None) -> np.ndarray:
+    """Return (K, V): the log-probability of each beam with each word after it."""
+    if gains is not None:
+        logits = logits + gains
+        for row, beam in enumerate(beams):
+            logits[row, beam.words] -= gains[beam.words]
+    totals = np.array([[beam.total] for beam in beams])
+    scores: np.ndarray = logits - (_log_sum(logits) - totals).astype(logits.dtype)
+    if len(forbidden):
+        scores[:, forbidden] = -np.inf
+    if block_ngram:
+        for row, beam in enumerate(beams):
+            scores[row, _completions(beam.words, block_ngram)] = -np.inf
+    return scores
+
+
+def _best(scores: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Return row and column of the `count` highest scores, the highest first."""
+    flat = scores.ravel()
+    count = min(count, flat.size)
+    found = np.argpartition(flat, -count)[-count:]
+    found = found[np.argsort(-flat[found], kind='stable')]
+    return [divmod(index, scores.shape[1]) for index in found.tolist()]
 
 
 def _check(beam_size: int, max_length: int) -> None:

@@ -19,7 +19,7 @@ The same weights, vocabulary and search as the full model, in a fraction of its 
 deep learning framework is loaded.
 """
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -85,7 +85,7 @@ def compact_product(weight: Weight, bias: np.ndarray) -> Product:
     return product
 
 
-def load_graph(graph: BinaryIO):
+def load_graph(graph: BinaryIO) -> Any:
     """Return the OpenCV network of a file, which is closed; RuntimeError if it cannot be built."""
     try:
         with graph:
@@ -126,5 +126,5 @@ class SimpleCaptioningModel(CaptioningModel):
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""
         self._encoder.setInput(np.asarray(image, np.float32))
-        features = self._encoder.forward()[0]
+        features: np.ndarray = self._encoder.forward()[0]
         return features.reshape(len(features), -1).T

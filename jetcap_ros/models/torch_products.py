@@ -37,6 +37,7 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
     the time, and captions are those of float32 inputs. The weights are handed to torch as they
     are stored: no float32 copy of them is made.
     """
+    assert weight.scale is not None
     values = np.ascontiguousarray(weight.values)
     inner = values.shape[1]
     if inner == 1:  # the range of the input takes two, see below
@@ -64,7 +65,7 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
         fine *= 2 * LEVELS
         # The last row gives all rows the range in which torch's own step is 1.
         rows[-1, :2] = -LEVELS, 255 - LEVELS
-        y = linear(torch.from_numpy(rows), packed).numpy()
+        y: np.ndarray = linear(torch.from_numpy(rows), packed).numpy()
         result = y[count:-1]
         result *= np.float32(0.5 / LEVELS)
         result += y[:count]

@@ -43,7 +43,7 @@ class Weight:
         values *= self.scale.reshape(-1, *[1] * (values.ndim - 1))
         return values
 
-    def rows(self, indices) -> 'Weight':
+    def rows(self, indices: slice | np.ndarray) -> 'Weight':
         """Return these rows of it."""
         scale = None if self.scale is None else self.scale[indices]
         return Weight(self.values[indices], scale)
@@ -55,10 +55,10 @@ class Weight:
 
 def concatenate(weights: list[Weight]) -> Weight:
     """Return the rows of several weights, all of one kind, as one."""
-    scales = [weight.scale for weight in weights]
+    scales = [weight.scale for weight in weights if weight.scale is not None]
     return Weight(
         np.concatenate([weight.values for weight in weights]),
-        None if scales[0] is None else np.concatenate(scales))
+        np.concatenate(scales) if scales else None)
 
 
 def is_quantized(shape: Sequence[int]) -> bool:

@@ -15,6 +15,7 @@
 """Read the weights of a checkpoint one by one, those of a `.pth` with batch norm folded in."""
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class WeightReader:
         self._plain_shapes: dict[str, tuple[int, ...]] = {}  # of a `.pth`, unfolded
         self._norms: dict[str, str] = {}
         self._size = 0
-        self._source = None
+        self._source: Any = None  # a SafetensorsFile, or a mapped state dict
 
     def __enter__(self) -> 'WeightReader':
         checkpoint = self._checkpoint
@@ -58,7 +59,7 @@ class WeightReader:
             if not isinstance(layer, SqueezeExcitation)}
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._source = None
 
     def read(self, name: str, quantize: str | None = None) -> Weight:

@@ -48,4 +48,5 @@ class WordDetector:
     def __call__(self, cells: np.ndarray) -> np.ndarray:
         """Return (V,): by how much (L, C) cells raise the log-odds of each word, 0 or more."""
         x = (cells.mean(axis=0, keepdims=True) - self._mean) / self._deviation
-        return np.maximum(self._out(np.maximum(self._hidden(x), 0)), 0)[0]
+        gains: np.ndarray = np.maximum(self._out(np.maximum(self._hidden(x), 0)), 0)[0]
+        return gains
