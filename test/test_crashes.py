@@ -19,7 +19,7 @@ import signal
 import threading
 import time
 
-from jetcap_ros.engine import captioner as engine
+from jetcap_ros.engine import recovery
 from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.settings import CaptionerSettings
 import psutil
@@ -88,7 +88,7 @@ def test_a_worker_that_dies_while_it_loads(number, stage, settings, photograph):
     struck = []
 
     def strike(report):
-        if report['name'] == stage and not struck:
+        if report.name == stage and not struck:
             struck.append(workers()[0])
             struck[0].send_signal(number)
 
@@ -123,7 +123,7 @@ def test_a_worker_that_dies_at_work_is_replaced(number, when, settings, photogra
 
 
 def test_the_full_model_returns_when_it_can(monkeypatch, photograph):
-    monkeypatch.setattr(engine, 'FIRST_RETRY_S', 0.5)
+    monkeypatch.setattr(recovery, 'FIRST_RETRY_S', 0.5)
     logged = []
     settings = CaptionerSettings(reserve_memory_mb=50)
     with Captioner(settings, log=lambda severity, text: logged.append(text)) as captioner:
@@ -144,7 +144,7 @@ def test_the_full_model_returns_when_it_can(monkeypatch, photograph):
 
 
 def test_without_a_fallback_the_loss_is_said_and_mended(monkeypatch, photograph):
-    monkeypatch.setattr(engine, 'FIRST_RETRY_S', 0.5)
+    monkeypatch.setattr(recovery, 'FIRST_RETRY_S', 0.5)
     settings = CaptionerSettings(reserve_memory_mb=50, fallback='none')
     with Captioner(settings) as captioner:
         captioner.configure()
@@ -213,7 +213,7 @@ def test_memory_that_runs_low_ends_the_full_model_first(settings, photograph):
 def test_closing_ends_a_load_at_once(stage, settings):
     reached = threading.Event()
     captioner = Captioner(
-        settings, on_stage=lambda report: report['name'] == stage and reached.set())
+        settings, on_stage=lambda report: report.name == stage and reached.set())
     failures = []
 
     def configure():

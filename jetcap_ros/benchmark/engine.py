@@ -15,6 +15,7 @@
 """Time the engine without ROS, in a process of its own; prints a JSON line."""
 
 import argparse
+from dataclasses import asdict
 import json
 import time
 
@@ -43,7 +44,7 @@ def main() -> None:
             caption = captioner.caption(picture)
             total.append((time.perf_counter() - started) * 1e3)
             worker.append(caption.seconds * 1e3)
-        stages = captioner.stages
+        stages = [asdict(stage) for stage in captioner.stages]
     print(json.dumps({'worker_ms': worker, 'total_ms': total, 'stages': stages}))
 
 

@@ -20,21 +20,30 @@ Importing this file imports no framework.
 
 from collections.abc import Callable
 import os
-from typing import Any
+from types import ModuleType
+from typing import Any, TYPE_CHECKING, TypeVar
 
 from .settings import DEVICES, MODELS, QUANTIZE, SHIPPED_CHECKPOINT
 from .stages import NEED_MB, need_mb, run_stage, Stage
 from ..memory.file_pages import release_file_pages
 from ..memory.memory_utils import MB, pre_cleanup, safe_import_wrapper
 
+if TYPE_CHECKING:
+    from ..models.checkpoint import Checkpoint
+    from ..models.mobilenet import MobileNetCaptioningModel
+    from ..models.simple import SimpleCaptioningModel
 
-def lazy_load_quantization() -> Callable:
+Result = TypeVar('Result')
+
+
+def lazy_load_quantization() -> Callable[..., Any]:
     """Return `apply_dynamic_quantization`; torch is imported when it is called."""
     from ..models.quantization import apply_dynamic_quantization
     return apply_dynamic_quantization
 
 
-def lazy_load_model_class(reserve_memory_mb: float = 0) -> type:
+def lazy_load_model_class(
+        reserve_memory_mb: float = 0) -> type['MobileNetCaptioningModel']:
     """
     Import torch if there is memory for it, and return `MobileNetCaptioningModel`.
 
@@ -42,9 +51,10 @@ def lazy_load_model_class(reserve_memory_mb: float = 0) -> type:
     :raises ImportError: if torch is missing or broken.
     """
     safe_import_wrapper('torch', NEED_MB['torch'] + reserve_memory_mb)
-    return safe_import_wrapper(
-        'jetcap_ros.models.mobilenet', NEED_MB['model_class'] + reserve_memory_mb
-    ).MobileNetCaptioningModel
+    safe_import_wrapper(
+        'jetcap_ros.models.mobilenet', NEED_MB['model_class'] + reserve_memory_mb)
+    from ..models.mobilenet import MobileNetCaptioningModel
+    return MobileNetCaptioningModel
 
 
 class LazyModel:
@@ -77,8 +87,8 @@ class LazyModel:
         self._reserve = reserve_memory_mb
         self._on_begin = on_begin
         self._on_stage = on_stage
-        self._model = None
-        self.checkpoint = None
+        self._model: Any = None
+        self.checkpoint: Checkpoint | None = None
 
     @property
     def model(self) -> Any:
@@ -92,22 +102,22 @@ class LazyModel:
         size = os.path.getsize(self.checkpoint.path) / MB if self.checkpoint else 0
         return need_mb(self._name, stage, size, self._device)
 
-    def _run(self, stage: str, work: Callable) -> Any:
+    def _run(self, stage: str, work: Callable[[], Result]) -> Result:
         return run_stage(
             stage, self.need_mb(stage), self._reserve, work, self._on_begin, self._on_stage)
 
-    def _read_metadata(self):
+    def _read_metadata(self) -> 'Checkpoint':
         from ..models.checkpoint import read_checkpoint
         return read_checkpoint(self._checkpoint_path, self._sha256)
 
-    def _warm_up(self, model):
+    def _warm_up(self, model: Any) -> None:
         import numpy as np
-        return model.caption(np.full((224, 224, 3), 128, np.uint8))
+        model.caption(np.full((224, 224, 3), 128, np.uint8))
 
-    def _load_simple(self):
-        self.checkpoint = self._run('metadata', self._read_metadata)
+    def _load_simple(self) -> 'SimpleCaptioningModel':
+        checkpoint = self.checkpoint = self._run('metadata', self._read_metadata)
 
-        def import_model():
+        def import_model() -> type['SimpleCaptioningModel']:
             import cv2
             cv2.setNumThreads(self._num_threads or -1)
             from ..models.simple import SimpleCaptioningModel
@@ -115,25 +125,25 @@ class LazyModel:
             return SimpleCaptioningModel
 
         model_class = self._run('opencv', import_model)
-        model = self._run('weights', lambda: model_class(self.checkpoint))
+        model = self._run('weights', lambda: model_class(checkpoint))
         self._run('cleanup', pre_cleanup)
         self._run('warm_up', lambda: self._warm_up(model))
         return model
 
-    def _load_mobilenet(self):
+    def _load_mobilenet(self) -> 'MobileNetCaptioningModel':
         self._run('quantization', lazy_load_quantization)
-        self.checkpoint = self._run('metadata', self._read_metadata)
+        checkpoint = self.checkpoint = self._run('metadata', self._read_metadata)
         torch = self._run('torch', self._import_torch)
         self._run('model_class', lambda: lazy_load_model_class(self._reserve))
-        model = self._run('instance', self._build_instance)
+        model = self._run('instance', lambda: self._build_instance(checkpoint))
         self._run('weights', lambda: model.place_weights(
-            self.checkpoint, self._quantize, self._device))
+            checkpoint, self._quantize, self._device))
         self._run('cleanup', pre_cleanup)
         with torch.inference_mode():
             self._run('warm_up', lambda: self._warm_up(model))
         return model
 
-    def _import_torch(self):
+    def _import_torch(self) -> ModuleType:
         torch = safe_import_wrapper('torch', NEED_MB['torch'])
         # Torch's threads spin where they meet: beside a busy robot one core less is far faster
         # than one too many.
@@ -146,11 +156,10 @@ class LazyModel:
         release_file_pages()
         return torch
 
-    def _build_instance(self):
+    def _build_instance(self, checkpoint: 'Checkpoint') -> 'MobileNetCaptioningModel':
         """Build the network on the meta device: its shape, without memory."""
         from ..models.encoder import MobileNetEncoder
         from ..models.mobilenet import MobileNetCaptioningModel
-        checkpoint = self.checkpoint
         encoder = MobileNetEncoder(
             checkpoint.architecture, checkpoint.blocks, folded=True, device='meta')
         return MobileNetCaptioningModel(

@@ -29,6 +29,8 @@ from typing import Any
 
 MAX_PACKET = 1 << 18  # bytes; a frame of 224x224x3 and its header take 150,000
 
+Pixels = bytes | memoryview
+
 
 class ProtocolError(RuntimeError):
     """A packet that is no message."""
@@ -42,7 +44,7 @@ def connected_sockets() -> tuple[socket.socket, socket.socket]:
     return pair
 
 
-def send(end: socket.socket, kind: str, pixels=b'', **values: Any) -> None:
+def send(end: socket.socket, kind: str, pixels: Pixels = b'', **values: Any) -> None:
     """
     Send a message.
 

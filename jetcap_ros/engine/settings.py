@@ -15,6 +15,7 @@
 """What can be set of the engine: models, checkpoints, limits."""
 
 from dataclasses import dataclass
+import os
 from pathlib import Path
 
 from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
@@ -49,3 +50,26 @@ class CaptionerSettings:
     beam_size: int = 3
     max_length: int = 20
     recover: bool = True
+
+    @property
+    def stand_in(self) -> str:
+        """
+        Return the model that takes over where the one asked for is lost, '' if none may.
+
+        Below the simple model there is nothing, so it is started again at once.
+        """
+        if self.model == 'simple':
+            return 'simple'
+        return self.fallback if self.fallback not in ('none', self.model) else ''
+
+    def checkpoint_for(self, model: str) -> str:
+        """
+        Return the path of the file that a model loads.
+
+        A model that stands in reads packed files only: the one beside a .pth, else the shipped.
+        """
+        path = os.path.abspath(os.path.expanduser(self.checkpoint or SHIPPED_CHECKPOINT))
+        if model == self.model or not path.endswith(('.pth', '.pt')):
+            return path
+        beside = os.path.splitext(path)[0] + '.safetensors'
+        return beside if os.path.isfile(beside) else SHIPPED_CHECKPOINT

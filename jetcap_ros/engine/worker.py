@@ -27,6 +27,7 @@ import signal
 import socket
 import sys
 import time
+from typing import Any, TextIO
 import warnings
 
 from . import protocol
@@ -55,7 +56,7 @@ def _offer_to_oom_killer() -> None:
         pass  # no such file in some sandboxes: the order of killing is then the kernel's
 
 
-def _load(node: socket.socket, settings: dict) -> LazyModel:
+def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
     """Load the model and report; whatever goes wrong is reported too, then the worker ends."""
     stage = 'start'
 
@@ -78,11 +79,13 @@ def _load(node: socket.socket, settings: dict) -> LazyModel:
     return model
 
 
-def _facts(model: LazyModel) -> dict:
+def _facts(model: LazyModel) -> dict[str, Any]:
     """Return what diagnostics should say of the model."""
     from ..models.checkpoint import sha256
     checkpoint = model.checkpoint
-    facts = {
+    if checkpoint is None:
+        return {}
+    facts: dict[str, Any] = {
         'checkpoint': checkpoint.path, 'checkpoint SHA-256': sha256(checkpoint.path),
         'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary)}
     if 'torch' in sys.modules:
@@ -90,7 +93,9 @@ def _facts(model: LazyModel) -> dict:
     return facts
 
 
-def _caption(node: socket.socket, model: LazyModel, message: dict, pixels) -> None:
+def _caption(
+        node: socket.socket, model: LazyModel, message: dict[str, Any],
+        pixels: memoryview) -> None:
     import numpy as np
 
     from ..images.preprocessing import SIZE
@@ -114,8 +119,13 @@ def main() -> None:
     _end_with_parent(args.parent)
     _offer_to_oom_killer()
     node = socket.socket(fileno=args.socket)
-    warnings.showwarning = lambda text, category, *rest: protocol.send(
-        node, 'warning', text=f'{category.__name__}: {text}'[:2000])
+
+    def report_warning(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int,
+            file: TextIO | None = None, line: str | None = None) -> None:
+        protocol.send(node, 'warning', text=f'{category.__name__}: {message}'[:2000])
+
+    warnings.showwarning = report_warning
     try:
         message, _ = protocol.receive(node)
         model = _load(node, message['settings'])

@@ -29,6 +29,7 @@ import numpy as np
 import psutil
 
 from . import protocol
+from .stages import Stage
 from ..memory.memory_utils import oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
@@ -78,15 +79,19 @@ class WorkerProcess:
     One request at a time; `kill` may be called from any thread at any time.
 
     :param settings: arguments of LazyModel.
-    :param on_event: called with each message while loading (begin, stage, warning).
+    :param on_stage: called with each stage of loading that has ended.
+    :param log: called with a severity and a text.
     """
 
     def __init__(
-            self, settings: dict[str, Any],
-            on_event: Callable[[dict[str, Any]], None] | None = None) -> None:
+            self, settings: dict[str, Any], on_stage: Callable[[Stage], None],
+            log: Callable[[str, str], None]) -> None:
         self.name: str = settings['name']
         self.rss_mb = 0.0
-        self._on_event = on_event or (lambda message: None)
+        self.stages: list[Stage] = []
+        self.facts: dict[str, Any] = {}  # what it says of its checkpoint and libraries
+        self._on_stage = on_stage
+        self._log = log
         self._stage = 'start'
         self._request = threading.Lock()
         self._reaping = threading.Lock()
@@ -108,9 +113,9 @@ class WorkerProcess:
         self.pid: int = self._process.pid
         self._settings = settings
 
-    def load(self, timeout: float) -> dict[str, Any]:
+    def load(self, timeout: float) -> None:
         """
-        Have the model loaded; return the worker's 'ready' message.
+        Have the model loaded.
 
         :param timeout: seconds for all stages together.
         :raises WorkerError: if it could not be loaded; the worker has ended then.
@@ -128,8 +133,11 @@ class WorkerProcess:
                     raise WorkerError(str(message.get('error')), text)
                 elif message['kind'] == 'ready':
                     self._stage = 'idle'
-                    return message
-                self._on_event(message)
+                    facts = message.get('facts')
+                    self.facts = facts if isinstance(facts, dict) else {}
+                    self.rss_mb = float(message.get('rss_mb') or 0)
+                    return
+                self._note(message)
 
     def caption(
             self, frame: np.ndarray, beam_size: int, max_length: int,
@@ -144,13 +152,13 @@ class WorkerProcess:
             self._stage = 'caption'
             deadline = time.monotonic() + timeout
             self._send(
-                deadline, 'caption', memoryview(np.ascontiguousarray(frame)).cast('B'),
+                deadline, 'caption', np.ascontiguousarray(frame).data.cast('B'),
                 beam_size=beam_size, max_length=max_length)
             while True:
                 message, _ = self._receive(deadline)
                 if message['kind'] in ('caption', 'error'):
                     break
-                self._on_event(message)
+                self._note(message)
             self._stage = 'idle'
             if message['kind'] == 'error':
                 raise RequestError(str(message.get('text')))
@@ -181,7 +189,19 @@ class WorkerProcess:
             finally:
                 self._request.release()
 
-    def _send(self, deadline: float, kind: str, pixels=b'', **values: Any) -> None:
+    def _note(self, message: dict[str, Any]) -> None:
+        """Take note of a message that nobody waits for."""
+        if message['kind'] == 'stage':
+            stage = Stage(str(message.get('name')), *(
+                float(message.get(key) or 0) for key in ('seconds', 'rss_mb', 'available_mb')))
+            self.stages.append(stage)
+            self._on_stage(stage)
+        elif message['kind'] == 'warning':
+            self._log('warning', str(message.get('text')))
+
+    def _send(
+            self, deadline: float, kind: str, pixels: protocol.Pixels = b'',
+            **values: Any) -> None:
         self._end.settimeout(max(0.001, deadline - time.monotonic()))
         try:
             protocol.send(self._end, kind, pixels, **values)
@@ -190,7 +210,7 @@ class WorkerProcess:
         except OSError:
             raise self._gone() from None
 
-    def _receive(self, deadline: float):
+    def _receive(self, deadline: float) -> tuple[dict[str, Any], memoryview]:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:

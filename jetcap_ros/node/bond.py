@@ -15,6 +15,9 @@
 """A bond with a lifecycle manager: the manager notices when the node has gone."""
 
 import importlib
+from typing import Any
+
+from rclpy.node import Node
 
 # As Nav2's nodes do: a manager may be told to give up after a second.
 HEARTBEAT_PERIOD_S = 0.25
@@ -29,8 +32,8 @@ class Bond:
     :raises ImportError: if it is 'required' and bondpy is not installed.
     """
 
-    def __init__(self, node, mode: str) -> None:
-        self._bond = None
+    def __init__(self, node: Node, mode: str) -> None:
+        self._bond: Any = None
         if mode == 'none':
             return
         try:
@@ -50,7 +53,7 @@ class Bond:
             take_apart(bond)
 
 
-def take_apart(bond) -> None:
+def take_apart(bond: Any) -> None:
     """
     Break a bond of bondpy and give back what it has of its node.
 

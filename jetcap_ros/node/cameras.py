@@ -12,19 +12,23 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The cameras of the node: their subscriptions, newest frames and publishers."""
+"""The cameras of the node: their subscriptions, newest frames and outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 import threading
 import time
 from typing import Any
 
+import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
+
+from .outputs import Outputs
+from ..images.image_decoding import decode_compressed, decode_image
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -87,14 +91,16 @@ class Camera:
     :param on_frame: called when a frame has come, from the executor's thread.
     """
 
-    def __init__(self, node, topic: str, name: str, prefix: str, on_frame) -> None:
+    def __init__(
+            self, node: LifecycleNode, topic: str, name: str, prefix: str,
+            on_frame: Callable[[], None]) -> None:
         self.name = name
-        self.prefix = prefix
         base = node.resolve_topic_name(topic)
         self.compressed = node.get_parameter('image_transport').value == 'compressed'
         self.topic = base + '/compressed' if self.compressed else base
+        self.outputs = Outputs(node, prefix, self.topic)
         self.counters = Counters()
-        self.last_text: str | None = None
+        self.error = ''  # why its last frame was refused
         self.next_due = 0.0  # monotonic
         self.last_served = 0.0
         self.last_arrival: float | None = None
@@ -106,18 +112,13 @@ class Camera:
         self._waiting: Frame | None = None  # not yet captioned
         self._newest: Frame | None = None
         self._last_stamp: int | None = None
-        self._subscription = None
-        self.caption_publisher = node.create_lifecycle_publisher(String, f'{prefix}/caption', 10)
-        self.info_publisher = node.create_lifecycle_publisher(
-            String, f'{prefix}/caption_info', 10)
-        self.image_publisher = node.create_lifecycle_publisher(
-            Image, f'{prefix}/image_captioned', 1)
+        self._subscription: Any = None
 
     def subscribe(self) -> None:
         """Begin to receive; frames of an earlier time are forgotten."""
         with self._lock:
             self._waiting = self._newest = self._last_stamp = None
-        self.last_text = self.last_arrival = None
+        self.outputs.last_text = self.last_arrival = None
         self.next_due = 0.0
         self.subscribed_at = time.monotonic()
         reliable = self._node.get_parameter('image_reliability').value == 'reliable'
@@ -139,10 +140,13 @@ class Camera:
     def destroy(self) -> None:
         """Take subscription and publishers away."""
         self.unsubscribe()
-        for publisher in (self.caption_publisher, self.info_publisher, self.image_publisher):
-            self._node.destroy_lifecycle_publisher(publisher)
+        self.outputs.destroy()
 
-    def _receive(self, message) -> None:
+    def decode(self, frame: Frame) -> np.ndarray:
+        """Return a frame's picture, (H, W, 3) uint8, RGB; ValueError says what it is not."""
+        return (decode_compressed if self.compressed else decode_image)(frame.message)
+
+    def _receive(self, message: Any) -> None:
         frame = Frame(message)
         with self._lock:
             self.counters.received += 1
@@ -153,7 +157,7 @@ class Camera:
             self._waiting = self._newest = frame
         self._on_frame()
 
-    def _qos_incompatible(self, event) -> None:
+    def _qos_incompatible(self, event: Any) -> None:
         self.qos_problem = (
             f'a publisher on {self.topic} offers another QoS than asked for'
             ': set image_reliability to best_effort, or the camera to reliable')

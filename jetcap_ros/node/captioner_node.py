@@ -14,10 +14,8 @@
 
 """The captioner node: a managed node that says in English what its cameras see."""
 
-import json
 import platform
 import signal
-import threading
 import time
 import traceback
 from typing import Any
@@ -26,26 +24,23 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
 import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # there on Humble
 from rclpy.executors import ExternalShutdownException
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.time import Time
-from sensor_msgs.msg import Image
-from std_msgs.msg import String
-from std_srvs.srv import Trigger
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from .bond import Bond
-from .cameras import Camera, camera_names, Frame, SILENT_S
+from .cameras import Camera, camera_names
+from .caption_loop import CaptionLoop
+from .caption_service import CaptionService
 from .diagnostics import diagnostic_array, Rates
 from .executor import NodeExecutor
 from .managed_node import ManagedNode, transition
 from .parameters import declare_parameters, on_set_parameters, ParameterError
 from .. import __version__
-from ..engine.captioner import Caption, Captioner, CaptionerError
+from ..engine.captioner import Captioner, CaptionerError
 from ..engine.settings import CaptionerSettings
-from ..images.drawing import draw_caption
-from ..images.image_decoding import decode_compressed, decode_image
+from ..engine.stages import Stage
 from ..memory.file_pages import release_file_pages
 
 SETTINGS = tuple(CaptionerSettings.__dataclass_fields__)
@@ -58,17 +53,13 @@ class CaptionerNode(ManagedNode):
         self.captioner: Captioner | None = None
         self.cameras: list[Camera] = []
         self.failure = ''  # why the last configure failed
-        self.frame_errors: dict[str, str] = {}  # by camera: why its last frame was refused
+        self.loop: CaptionLoop | None = None  # of the last time the node was active
         self.rates = Rates()
         self.versions = {
             'version': __version__, 'OpenCV': cv2.__version__, 'NumPy': np.__version__,
             'Python': platform.python_version()}
-        self._active = False
-        self._outputs = threading.Lock()  # held while publishing; deactivate takes it
-        self._wake = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._bond = None
-        self._caption_services: list[Any] = []
+        self._bond: Bond | None = None
+        self._caption_services: list[CaptionService] = []
         super().__init__('captioner', **kwargs)
         declare_parameters(self)
         self.add_on_set_parameters_callback(
@@ -82,7 +73,7 @@ class CaptionerNode(ManagedNode):
     # Transitions
 
     @transition
-    def on_configure(self, state) -> TransitionCallbackReturn:
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and create the outputs, or leave nothing behind."""
         self.failure = ''
         self.release()
@@ -95,11 +86,7 @@ class CaptionerNode(ManagedNode):
                 CaptionerSettings(**{name: self.get_parameter(name).value for name in SETTINGS}),
                 on_stage=self._log_stage, log=self._log)
             self.captioner.configure()
-            single = len(topics) == 1
-            for topic, name in zip(topics, names):
-                self.cameras.append(Camera(
-                    self, topic, name, '~' if single else f'~/{name}', self._notify))
-            self._create_services()
+            self._create_cameras(topics, names)
         except Exception as error:
             self.release()
             self.failure = f'configure failed: {error}'
@@ -110,7 +97,7 @@ class CaptionerNode(ManagedNode):
         return super().on_configure(state)
 
     @transition
-    def on_activate(self, state) -> TransitionCallbackReturn:
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and begin to caption."""
         try:
             self._bond = Bond(self, self.get_parameter('bond').value)
@@ -120,32 +107,31 @@ class CaptionerNode(ManagedNode):
             self._stop()
             raise
         result = super().on_activate(state)
-        self._active = True
-        self._thread = threading.Thread(
-            target=self._caption_frames, name='caption_frames', daemon=True)
-        self._thread.start()
+        assert self.captioner is not None  # configured, or there was no activating it
+        self.loop = CaptionLoop(self, self.captioner, self.cameras, self.rates)
+        self.loop.start()
         return result
 
     @transition
-    def on_deactivate(self, state) -> TransitionCallbackReturn:
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop to caption; a caption that is being made is not published."""
         self._stop()
         return super().on_deactivate(state)
 
     @transition
-    def on_cleanup(self, state) -> TransitionCallbackReturn:
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the model's memory back."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
     @transition
-    def on_shutdown(self, state) -> TransitionCallbackReturn:
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything, from whatever state."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
 
     @transition
-    def on_error(self, state) -> TransitionCallbackReturn:
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Return to unconfigured, from where configure can try again."""
         self.release()
         return TransitionCallbackReturn.SUCCESS
@@ -158,9 +144,8 @@ class CaptionerNode(ManagedNode):
 
     def _stop(self) -> None:
         """End what activate began."""
-        with self._outputs:
-            self._active = False
-        self._notify()
+        if self.loop is not None:
+            self.loop.stop()
         for camera in self.cameras:
             camera.unsubscribe()
         bond, self._bond = self._bond, None
@@ -173,16 +158,25 @@ class CaptionerNode(ManagedNode):
         if captioner is not None:
             captioner.close()
         self._stop()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join(timeout=1)
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            loop.join()
         for service in self._caption_services:
-            self.destroy_service(service)
+            service.destroy()
         self._caption_services = []
         for camera in self.cameras:
             camera.destroy()
         self.cameras = []
-        self.frame_errors = {}
+
+    def _create_cameras(self, topics: list[str], names: list[str]) -> None:
+        prefixes = ['~'] if len(topics) == 1 else [f'~/{name}' for name in names]
+        for topic, name, prefix in zip(topics, names, prefixes):
+            self.cameras.append(Camera(self, topic, name, prefix, self._notify))
+        served = [('~', self.cameras)]
+        if len(topics) > 1:
+            served += [(prefix, [camera]) for prefix, camera in zip(prefixes, self.cameras)]
+        self._caption_services = [
+            CaptionService(self, f'{prefix}/caption_now', cameras) for prefix, cameras in served]
 
     # Parameters and logging
 
@@ -192,6 +186,11 @@ class CaptionerNode(ManagedNode):
             if captioner is not None and name in SETTINGS:
                 setattr(captioner.settings, name, value)
         self._notify()
+
+    def _notify(self) -> None:
+        loop = self.loop
+        if loop is not None:
+            loop.notify()
 
     def _log(self, severity: str, text: str) -> None:
         # A line each: rclpy remembers the severity by the line that logs.
@@ -203,140 +202,14 @@ class CaptionerNode(ManagedNode):
         else:
             logger.info(text)
 
-    def _log_stage(self, stage: dict[str, Any]) -> None:
+    def _log_stage(self, stage: Stage) -> None:
         self.get_logger().info(
-            f'stage {stage["name"]}: {stage["seconds"]:.2f} s, worker RSS {stage["rss_mb"]:.0f} '
-            f'MB, {stage["available_mb"]:.0f} MB available')
+            f'stage {stage.name}: {stage.seconds:.2f} s, worker RSS {stage.rss_mb:.0f} MB, '
+            f'{stage.available_mb:.0f} MB available')
 
     def _publish_diagnostics(self) -> None:
         if self.context.ok():
             self._diagnostics.publish(diagnostic_array(self))
-
-    # Captions
-
-    def _notify(self) -> None:
-        with self._wake:
-            self._wake.notify_all()
-
-    def _next_camera(self) -> Camera | None:
-        """Return the camera to caption now; of several, the one that waited longest."""
-        now = time.monotonic()
-        ready = [camera for camera in self.cameras if camera.has_frame() and camera.next_due <= now]
-        return min(ready, key=lambda camera: camera.last_served, default=None)
-
-    def _caption_frames(self) -> None:
-        """Caption the newest frames until the node is no longer active; a thread of its own."""
-        thread = threading.current_thread()
-        while self._active and self._thread in (thread, None):
-            with self._wake:
-                continuous = self.get_parameter('mode').value == 'continuous'
-                camera = self._next_camera() if continuous else None
-                if camera is None:
-                    # Whoever is due next without a frame will be announced by its frame.
-                    now = time.monotonic()
-                    due = [c.next_due - now for c in self.cameras if c.next_due > now]
-                    self._wake.wait(timeout=min(due, default=1.0) if continuous else 1.0)
-                    continue
-            try:
-                rate = self.get_parameter('max_rate_hz').value
-                camera.last_served = time.monotonic()
-                camera.next_due = camera.last_served + 1 / rate if rate else 0.0
-                frame = camera.take(self.get_parameter('max_frame_age_s').value)
-                if frame is not None:
-                    self._caption_frame(camera, frame)
-            except Exception:  # a frame must not end the thread
-                self.get_logger().error(
-                    f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
-
-    def _caption_frame(self, camera: Camera, frame: Frame) -> Caption | None:
-        """Caption a frame and publish what is asked for; None if it could not be."""
-        captioner, subscribed_at = self.captioner, camera.subscribed_at
-        if captioner is None:
-            return None
-        try:
-            decode = decode_compressed if camera.compressed else decode_image
-            image = decode(frame.message)
-        except ValueError as error:
-            camera.counters.bad += 1
-            self._report_frame_error(camera, str(error))
-            return None
-        try:
-            caption = captioner.caption(image)
-        except (CaptionerError, ValueError) as error:
-            if self._active:
-                self._report_frame_error(camera, str(error))
-            return None
-        self.frame_errors.pop(camera.name, None)
-        with self._outputs:
-            # Not if it was deactivated meanwhile, even if it is active again.
-            if self._active and camera.subscribed_at == subscribed_at:
-                camera.counters.captioned += 1
-                self._publish(camera, frame, image, caption)
-        return caption
-
-    def _report_frame_error(self, camera: Camera, text: str) -> None:
-        self.frame_errors[camera.name] = text
-        self.get_logger().warning(f'{camera.topic}: {text}', throttle_duration_sec=5.0)
-
-    def _publish(
-            self, camera: Camera, frame: Frame, image: np.ndarray, caption: Caption) -> None:
-        header = frame.message.header
-        age = self.get_clock().now() - Time.from_msg(header.stamp)
-        latency = time.monotonic() - frame.arrived
-        self.rates.add(latency, caption.seconds)
-        if caption.text != camera.last_text or self.get_parameter('publish_unchanged').value:
-            camera.caption_publisher.publish(String(data=caption.text))
-        camera.last_text = caption.text
-        camera.info_publisher.publish(String(data=json.dumps({
-            'stamp': {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec},
-            'frame_id': header.frame_id, 'topic': camera.topic, 'caption': caption.text,
-            'score': round(caption.score, 4), 'model': caption.model,
-            'latency_ms': round(latency * 1e3, 1), 'age_ms': round(age.nanoseconds / 1e6, 1),
-            'attention_peak': {'x': caption.peak[0], 'y': caption.peak[1]}})))
-        if self.get_parameter('publish_image').value \
-                and camera.image_publisher.get_subscription_count():
-            attention = caption.attention if self.get_parameter('draw_attention').value else None
-            drawn = draw_caption(image, caption.text, attention)
-            camera.image_publisher.publish(Image(
-                header=header, height=drawn.shape[0], width=drawn.shape[1], encoding='rgb8',
-                is_bigendian=0, step=3 * drawn.shape[1], data=drawn.tobytes()))
-
-    # Services
-
-    def _create_services(self) -> None:
-        groups = [('~/caption_now', self.cameras)]
-        if len(self.cameras) > 1:
-            groups += [(f'{camera.prefix}/caption_now', [camera]) for camera in self.cameras]
-        for name, cameras in groups:
-            self._caption_services.append(self.create_service(
-                Trigger, name,
-                lambda request, response, cameras=cameras: self._caption_now(response, cameras),
-                callback_group=ReentrantCallbackGroup()))
-
-    def _caption_now(self, response, cameras: list[Camera]):
-        """Caption the newest frame; publish it too."""
-        response.success = False
-        try:
-            frames = [(camera.newest(), camera) for camera in cameras if camera.newest()]
-            if not self._active:
-                response.message = f'the node is {self.state_label}, not active'
-            elif not frames:
-                topics = ', '.join(camera.topic for camera in cameras)
-                response.message = f'no frame has come on {topics} yet'
-            else:
-                frame, camera = max(frames, key=lambda pair: pair[0].arrived)
-                silent = time.monotonic() - frame.arrived
-                if silent > SILENT_S:
-                    response.message = f'the newest frame on {camera.topic} is {silent:.0f} s old'
-                else:
-                    caption = self._caption_frame(camera, frame)
-                    response.success = caption is not None
-                    response.message = caption.text if caption else self.frame_errors.get(
-                        camera.name, 'the node was deactivated')
-        except Exception as error:
-            self.get_logger().error(traceback.format_exc())
-            response.message = str(error)
-        return response
 
 
 def main(args: list[str] | None = None) -> int:

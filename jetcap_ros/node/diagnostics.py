@@ -15,16 +15,19 @@
 """What the node says of itself on /diagnostics, once a second."""
 
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 
-from .cameras import SILENT_S
+from .cameras import Camera, SILENT_S
 from ..memory.memory_utils import available_memory_mb, memory_pressure, process_memory
 
+if TYPE_CHECKING:
+    from .captioner_node import CaptionerNode
 
-def diagnostic_array(node) -> DiagnosticArray:
+
+def diagnostic_array(node: 'CaptionerNode') -> DiagnosticArray:
     """Return the state of the node: one status, and one for each of several cameras."""
     array = DiagnosticArray()
     array.header.stamp = node.get_clock().now().to_msg()
@@ -39,13 +42,15 @@ def diagnostic_array(node) -> DiagnosticArray:
     return array
 
 
-def _status(name, level, message, node, values: dict[str, Any]) -> DiagnosticStatus:
+def _status(
+        name: str, level: bytes, message: str, node: 'CaptionerNode',
+        values: dict[str, Any]) -> DiagnosticStatus:
     return DiagnosticStatus(
         level=level, name=name, message=message, hardware_id=node.get_fully_qualified_name(),
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
 
 
-def _judge(node) -> tuple[bytes, str]:
+def _judge(node: 'CaptionerNode') -> tuple[bytes, str]:
     """Return the level and the sentence that sum the node up."""
     captioner = node.captioner
     if node.failure and captioner is None:
@@ -68,7 +73,7 @@ def _judge(node) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions'
 
 
-def _judge_camera(node, camera) -> tuple[bytes, str]:
+def _judge_camera(node: 'CaptionerNode', camera: Camera) -> tuple[bytes, str]:
     if node.state_label != 'active':
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
     silent = camera.silent_for()
@@ -78,12 +83,12 @@ def _judge_camera(node, camera) -> tuple[bytes, str]:
             DiagnosticStatus.ERROR,
             camera.qos_problem or f'no frames on {camera.topic} for {silent:.0f} s '
             f'({publishers} publisher{"" if publishers == 1 else "s"})')
-    if node.frame_errors.get(camera.name):
-        return DiagnosticStatus.WARN, f'{camera.topic}: {node.frame_errors[camera.name]}'
+    if camera.error:
+        return DiagnosticStatus.WARN, f'{camera.topic}: {camera.error}'
     return DiagnosticStatus.OK, f'frames on {camera.topic}'
 
 
-def _values(node) -> dict[str, Any]:
+def _values(node: 'CaptionerNode') -> dict[str, Any]:
     captioner = node.captioner
     own = process_memory()
     values: dict[str, Any] = {
@@ -103,9 +108,9 @@ def _values(node) -> dict[str, Any]:
             'model replacements': captioner.restarts})
         values.update(captioner.facts)
         for stage in captioner.stages:
-            values[f'stage {stage["name"]}'] = (
-                f'{stage["seconds"]:.2f} s, RSS {stage["rss_mb"]:.0f} MB, '
-                f'{stage["available_mb"]:.0f} MB available')
+            values[f'stage {stage.name}'] = (
+                f'{stage.seconds:.2f} s, RSS {stage.rss_mb:.0f} MB, '
+                f'{stage.available_mb:.0f} MB available')
     if len(node.cameras) == 1:
         values.update(_camera_values(node.cameras[0]))
     values.update(node.rates.values())
@@ -113,13 +118,13 @@ def _values(node) -> dict[str, Any]:
     return values
 
 
-def _camera_values(camera) -> dict[str, Any]:
+def _camera_values(camera: Camera) -> dict[str, Any]:
     counters = camera.counters
     return {
         'topic': camera.topic, 'frames received': counters.received,
         'frames captioned': counters.captioned, 'frames replaced by newer': counters.replaced,
         'frames stale': counters.stale, 'frames bad': counters.bad,
-        'last caption': camera.last_text or ''}
+        'last caption': camera.outputs.last_text or ''}
 
 
 class Rates:

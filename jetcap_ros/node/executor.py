@@ -21,6 +21,7 @@ interpreter's lock, offers it again and again: up to 5 ms of spinning for each f
 
 import threading
 import traceback
+from typing import Any
 
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import Executor, ShutdownException, TimeoutException
@@ -53,7 +54,7 @@ class NodeExecutor(Executor):
         if failure:  # a camera's, maybe, thirty times a second
             self._logger.error(failure, throttle_duration_sec=1.0)
 
-    def _serve(self, task: Task) -> None:
+    def _serve(self, task: Task[Any]) -> None:
         failure = _run(task)
         # An answer that is ready when the node has ended has nobody to go to.
         ended = isinstance(task.exception(), InvalidHandle) and not self.context.ok()
@@ -61,7 +62,7 @@ class NodeExecutor(Executor):
             self._logger.error(failure)
 
 
-def _run(task: Task) -> str:
+def _run(task: Task[Any]) -> str:
     """Run a callback; return the traceback of what it raised, which must not end the node."""
     task()
     error = task.exception()

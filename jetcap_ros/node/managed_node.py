@@ -23,22 +23,25 @@ from collections.abc import Callable
 import functools
 import threading
 import traceback
-from typing import Any
+from typing import Any, TypeVar
 
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 SHUTDOWNS = (
     Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, Transition.TRANSITION_INACTIVE_SHUTDOWN,
     Transition.TRANSITION_ACTIVE_SHUTDOWN)
 
+ManagedNodeT = TypeVar('ManagedNodeT', bound='ManagedNode')
+TransitionCallback = Callable[[ManagedNodeT, LifecycleState], TransitionCallbackReturn]
 
-def transition(callback: Callable) -> Callable:
+
+def transition(callback: TransitionCallback[ManagedNodeT]) -> TransitionCallback[ManagedNodeT]:
     """Wrap a transition callback: an exception is logged, and the transition fails."""
     @functools.wraps(callback)
-    def wrapped(self, state) -> TransitionCallbackReturn:
+    def wrapped(self: ManagedNodeT, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return callback(self, state)
         except Exception:
@@ -73,7 +76,9 @@ class ManagedNode(LifecycleNode):
     def cancel_transition(self) -> None:
         """Make a transition that is under way fail soon."""
 
-    def _change_state(self, request, response):
+    def _change_state(
+            self, request: ChangeState.Request,
+            response: ChangeState.Response) -> ChangeState.Response:
         """Serve one request at a time: a second one is refused, or ends a configure."""
         wanted = request.transition
         cleans_up = wanted.id == Transition.TRANSITION_CLEANUP or wanted.label == 'cleanup'

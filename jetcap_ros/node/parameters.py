@@ -154,7 +154,7 @@ def declare_parameters(node: Node) -> None:
             raise ParameterError(text)
 
 
-def check(parameter: Parameter) -> str:
+def check(parameter: Parameter[Any]) -> str:
     """Return what is wrong with a value, '' if nothing is."""
     spec = SPECS.get(parameter.name)
     if spec is None:
@@ -162,7 +162,8 @@ def check(parameter: Parameter) -> str:
     value = parameter.value
     if spec.choices and value not in spec.choices:
         return f'parameter {spec.name}: {value!r} is none of {", ".join(spec.choices)}'
-    if isinstance(spec.default, float) and not spec.limits[0] <= value <= spec.limits[1]:
+    if isinstance(spec.default, float) and spec.limits \
+            and not spec.limits[0] <= value <= spec.limits[1]:
         return f'parameter {spec.name}: {value} is not within {spec.limits}'
     if spec.name == 'checkpoint_sha256' and value and (
             len(value) != 64 or set(value.lower()) - set('0123456789abcdef')):
@@ -175,13 +176,13 @@ def check(parameter: Parameter) -> str:
 
 def on_set_parameters(
         is_unconfigured: Callable[[], bool],
-        apply: Callable[[dict[str, Any]], None]) -> Callable[[list[Parameter]], Any]:
+        apply: Callable[[dict[str, Any]], None]) -> Callable[[list[Parameter[Any]]], Any]:
     """
     Return a callback for `add_on_set_parameters_callback`.
 
     :param apply: called with the live parameters that change.
     """
-    def callback(parameters: list[Parameter]) -> SetParametersResult:
+    def callback(parameters: list[Parameter[Any]]) -> SetParametersResult:
         # An exception here would end spin.
         try:
             for parameter in parameters:

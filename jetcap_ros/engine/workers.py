@@ -1,0 +1,100 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The processes of the models: started for a model, kept account of, ended together."""
+
+from collections.abc import Callable
+import threading
+from typing import Any
+
+from .settings import CaptionerSettings, SHIPPED_CHECKPOINT
+from .stages import Stage
+from .worker_process import WorkerError, WorkerProcess
+from ..memory.memory_utils import check_available_memory
+
+# A Python with NumPy, before it can check for itself.
+WORKER_NEED_MB = 40
+
+
+class Workers:
+    """
+    Starts a process for a model, and can end them all, also those that are loading.
+
+    :param on_stage: called with each stage that a worker has finished.
+    :param log: called with a severity ('info', 'warning', 'error') and a text.
+    """
+
+    def __init__(
+            self, on_stage: Callable[[Stage], None], log: Callable[[str, str], None]) -> None:
+        self._on_stage = on_stage
+        self._log = log
+        self._lock = threading.Lock()
+        self._processes: list[WorkerProcess] = []
+        self._closed = False
+
+    def start(self, model: str, settings: CaptionerSettings) -> WorkerProcess:
+        """
+        Return a worker that has loaded a model.
+
+        :raises MemoryError: if there is too little memory to begin.
+        :raises WorkerError: if it could not be loaded, or all were closed meanwhile.
+        """
+        if model == 'mobilenet':
+            check_available_memory(settings.min_available_memory_mb, 'the full model')
+        check_available_memory(WORKER_NEED_MB + settings.reserve_memory_mb, 'a worker process')
+        arguments = self._arguments(model, settings)
+        with self._lock:
+            if self._closed:
+                raise WorkerError('closed', 'the captioner was closed')
+            try:
+                worker = WorkerProcess(arguments, self._on_stage, self._log)
+            except OSError as error:
+                raise WorkerError('crash', f'cannot start a worker process: {error}') from error
+            self._processes.append(worker)
+        try:
+            worker.load(settings.configure_timeout_s)
+        except BaseException:
+            self.end(worker)
+            raise
+        return worker
+
+    def end(self, worker: WorkerProcess) -> None:
+        """End one; its memory is the system's again."""
+        worker.kill()
+        with self._lock:
+            if worker in self._processes:
+                self._processes.remove(worker)
+
+    def close(self) -> None:
+        """End all, and start none any more."""
+        with self._lock:
+            self._closed = True
+            processes, self._processes = self._processes, []
+        for process in processes:
+            process.kill()
+
+    def _arguments(self, model: str, settings: CaptionerSettings) -> dict[str, Any]:
+        """Return the arguments of LazyModel for a model."""
+        checkpoint = settings.checkpoint_for(model)
+        wanted = settings.checkpoint_for(settings.model)
+        if checkpoint == SHIPPED_CHECKPOINT != wanted:
+            self._log(
+                'warning', f'{wanted} has no packed file beside it: the {model} model takes the '
+                f'shipped checkpoint. `jetcap pack {wanted}` makes one')
+        return {
+            'name': model, 'checkpoint': checkpoint,
+            'checkpoint_sha256': settings.checkpoint_sha256 if checkpoint == wanted else '',
+            'quantize': settings.quantize, 'device': settings.device,
+            'num_threads': settings.num_threads,
+            'reserve_memory_mb': settings.reserve_memory_mb}

@@ -1,0 +1,123 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""From the cameras' frames to captions, for as long as the node is active."""
+
+import threading
+import time
+import traceback
+
+from rclpy.node import Node
+
+from .cameras import Camera, Frame
+from .diagnostics import Rates
+from ..engine.caption import Caption
+from ..engine.captioner import Captioner, CaptionerError
+
+
+class CaptionLoop:
+    """
+    Captions the newest frames in a thread of its own; one for each time the node is active.
+
+    :param rates: told of each caption.
+    """
+
+    def __init__(
+            self, node: Node, captioner: Captioner, cameras: list[Camera], rates: Rates) -> None:
+        self.active = True
+        self._node = node
+        self._captioner = captioner
+        self._cameras = cameras
+        self._rates = rates
+        self._publishing = threading.Lock()  # stop() takes it: nothing is published after
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name='caption_frames', daemon=True)
+
+    def start(self) -> None:
+        """Begin to caption."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish nothing more; a caption that is being made is thrown away."""
+        with self._publishing:
+            self.active = False
+        self.notify()
+
+    def join(self) -> None:
+        """Wait a second for the thread to end."""
+        self._thread.join(timeout=1)
+
+    def notify(self) -> None:
+        """Look again: a frame has come, or a parameter has changed."""
+        with self._wake:
+            self._wake.notify_all()
+
+    def caption(self, camera: Camera, frame: Frame) -> Caption | None:
+        """Caption a frame and publish what is asked for; None if it could not be."""
+        try:
+            image = camera.decode(frame)
+        except ValueError as error:
+            camera.counters.bad += 1
+            self._report(camera, str(error))
+            return None
+        try:
+            caption = self._captioner.caption(image)
+        except (CaptionerError, ValueError) as error:
+            if self.active:
+                self._report(camera, str(error))
+            return None
+        camera.error = ''
+        with self._publishing:
+            if self.active:
+                camera.counters.captioned += 1
+                latency = time.monotonic() - frame.arrived
+                self._rates.add(latency, caption.seconds)
+                camera.outputs.publish(frame.message, image, caption, latency)
+        return caption
+
+    def _run(self) -> None:
+        while self.active:
+            with self._wake:
+                continuous = self._node.get_parameter('mode').value == 'continuous'
+                camera = self._next_camera() if continuous else None
+                if camera is None:
+                    # Whoever is due next without a frame will be announced by its frame.
+                    now = time.monotonic()
+                    due = [c.next_due - now for c in self._cameras if c.next_due > now]
+                    self._wake.wait(timeout=min(due, default=1.0) if continuous else 1.0)
+                    continue
+            try:
+                self._serve(camera)
+            except Exception:  # a frame must not end the thread
+                self._node.get_logger().error(
+                    f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
+
+    def _next_camera(self) -> Camera | None:
+        """Return the camera to caption now; of several, the one that waited longest."""
+        now = time.monotonic()
+        ready = [
+            camera for camera in self._cameras if camera.has_frame() and camera.next_due <= now]
+        return min(ready, key=lambda camera: camera.last_served, default=None)
+
+    def _serve(self, camera: Camera) -> None:
+        rate = self._node.get_parameter('max_rate_hz').value
+        camera.last_served = time.monotonic()
+        camera.next_due = camera.last_served + 1 / rate if rate else 0.0
+        frame = camera.take(self._node.get_parameter('max_frame_age_s').value)
+        if frame is not None:
+            self.caption(camera, frame)
+
+    def _report(self, camera: Camera, error: str) -> None:
+        camera.error = error
+        self._node.get_logger().warning(f'{camera.topic}: {error}', throttle_duration_sec=5.0)

@@ -1,0 +1,72 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The service ~/caption_now: caption the newest frame, and say it in the answer."""
+
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from std_srvs.srv import Trigger
+
+from .cameras import Camera, SILENT_S
+
+if TYPE_CHECKING:
+    from .captioner_node import CaptionerNode
+
+
+class CaptionService:
+    """
+    Captions the newest frame of some cameras when it is called.
+
+    :param name: of the service.
+    """
+
+    def __init__(self, node: 'CaptionerNode', name: str, cameras: list[Camera]) -> None:
+        self._node = node
+        self._cameras = cameras
+        self._service = node.create_service(
+            Trigger, name, self._serve, callback_group=ReentrantCallbackGroup())
+
+    def destroy(self) -> None:
+        """Take the service away."""
+        self._node.destroy_service(self._service)
+
+    def _serve(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.success, response.message = self._caption()
+        except Exception as error:
+            self._node.get_logger().error(traceback.format_exc())
+            response.success, response.message = False, str(error)
+        return response
+
+    def _caption(self) -> tuple[bool, str]:
+        """Caption the newest frame, and publish it too; return whether it could be, and what."""
+        loop = self._node.loop
+        if loop is None or not loop.active:
+            return False, f'the node is {self._node.state_label}, not active'
+        frames = [
+            (frame, camera) for camera in self._cameras if (frame := camera.newest()) is not None]
+        if not frames:
+            topics = ', '.join(camera.topic for camera in self._cameras)
+            return False, f'no frame has come on {topics} yet'
+        frame, camera = max(frames, key=lambda pair: pair[0].arrived)
+        silent = time.monotonic() - frame.arrived
+        if silent > SILENT_S:
+            return False, f'the newest frame on {camera.topic} is {silent:.0f} s old'
+        caption = loop.caption(camera, frame)
+        if caption is None:
+            return False, camera.error or 'the node was deactivated'
+        return True, caption.text

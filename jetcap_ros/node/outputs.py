@@ -1,0 +1,76 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What the node publishes for one camera."""
+
+import json
+
+import numpy as np
+from rclpy.lifecycle import LifecycleNode
+from rclpy.time import Time
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from ..engine.caption import Caption
+from ..images.drawing import draw_caption
+
+
+class Outputs:
+    """
+    The publishers of one camera.
+
+    :param prefix: of the topics: '~' for a single camera, '~/<name>' for several.
+    :param image_topic: that the captions are of, as `caption_info` names it.
+    """
+
+    def __init__(self, node: LifecycleNode, prefix: str, image_topic: str) -> None:
+        self.last_text: str | None = None
+        self._node = node
+        self._image_topic = image_topic
+        self._caption = node.create_lifecycle_publisher(String, f'{prefix}/caption', 10)
+        self._info = node.create_lifecycle_publisher(String, f'{prefix}/caption_info', 10)
+        self._image = node.create_lifecycle_publisher(Image, f'{prefix}/image_captioned', 1)
+
+    def destroy(self) -> None:
+        """Take the publishers away."""
+        for publisher in (self._caption, self._info, self._image):
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def publish(
+            self, message: Image, image: np.ndarray, caption: Caption, latency_s: float) -> None:
+        """
+        Publish a caption.
+
+        :param message: that the image came in; its header is kept.
+        :param image: (H, W, 3) uint8, RGB; drawn on if the picture is asked for.
+        :param latency_s: since the message came.
+        """
+        parameter = self._node.get_parameter
+        header = message.header
+        age = self._node.get_clock().now() - Time.from_msg(header.stamp)
+        if caption.text != self.last_text or parameter('publish_unchanged').value:
+            self._caption.publish(String(data=caption.text))
+        self.last_text = caption.text
+        self._info.publish(String(data=json.dumps({
+            'stamp': {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec},
+            'frame_id': header.frame_id, 'topic': self._image_topic, 'caption': caption.text,
+            'score': round(caption.score, 4), 'model': caption.model,
+            'latency_ms': round(latency_s * 1e3, 1), 'age_ms': round(age.nanoseconds / 1e6, 1),
+            'attention_peak': {'x': caption.peak[0], 'y': caption.peak[1]}})))
+        if parameter('publish_image').value and self._image.get_subscription_count():
+            attention = caption.attention if parameter('draw_attention').value else None
+            drawn = draw_caption(image, caption.text, attention)
+            self._image.publish(Image(
+                header=header, height=drawn.shape[0], width=drawn.shape[1], encoding='rgb8',
+                is_bigendian=0, step=3 * drawn.shape[1], data=drawn.tobytes()))
