@@ -30,8 +30,6 @@ import numpy as np
 import psutil
 import pytest
 
-pytest.importorskip('rclpy')
-
 ROOT = Path(__file__).parent.parent
 
 

@@ -18,19 +18,16 @@ import json
 import shutil
 
 import cv2
+from jetcap_ros.cli import main
+from jetcap_ros.errors import UserError
+from jetcap_ros.models.mobilenet import MobileNetCaptioningModel
+from jetcap_ros.training import metrics
+from jetcap_ros.training.calibration import calibrate, plot_reliability
+from jetcap_ros.training.checkpoint import checkpoint_contents, save_atomically
+from jetcap_ros.training.dataset import build_vocabulary, tokenize
 import numpy as np
 import pytest
-
-torch = pytest.importorskip('torch')
-pytest.importorskip('pycocoevalcap')
-
-from jetcap_ros.cli import main  # noqa: E402, I100
-from jetcap_ros.errors import UserError  # noqa: E402, I100
-from jetcap_ros.models.mobilenet import MobileNetCaptioningModel  # noqa: E402, I100
-from jetcap_ros.training import metrics  # noqa: E402, I100
-from jetcap_ros.training.calibration import calibrate, plot_reliability  # noqa: E402, I100
-from jetcap_ros.training.checkpoint import checkpoint_contents, save_atomically  # noqa: E402, I100
-from jetcap_ros.training.dataset import build_vocabulary, tokenize  # noqa: E402, I100
+import torch
 
 CAPTIONS = ('A red circle on the left .', 'There is a red circle on grey .')
 

@@ -25,9 +25,9 @@ import time
 from jetcap_ros.cli import main
 from jetcap_ros.replay.captions import read_records
 import pytest
+import rclpy
 from replay_bags import write_bag
 
-rclpy = pytest.importorskip('rclpy')
 ROOT = Path(__file__).parent.parent
 FRAMES = 8
 PERIOD = 0.4  # s; far longer than the simple model needs, so that the node has to drop no frame

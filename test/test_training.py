@@ -25,36 +25,34 @@ import sys
 import time
 
 import cv2
+from jetcap_ros.cli import main
+from jetcap_ros.engine.lazy_loader import LazyModel
+from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
+from jetcap_ros.errors import UserError
+from jetcap_ros.images.preprocessing import normalize, squash
+from jetcap_ros.models.checkpoint import read_checkpoint
+from jetcap_ros.models.encoder import MobileNetEncoder
+from jetcap_ros.models.errors import CheckpointError
+from jetcap_ros.models.mobilenet import (
+    AttentionDecoder, MobileNetCaptioningModel, WordLayers)
+from jetcap_ros.models.vocabulary import Vocabulary
+from jetcap_ros.models.weight_reader import WeightReader
+from jetcap_ros.training import bleu, cider
+from jetcap_ros.training.checkpoint import (
+    build_model, checkpoint_contents, load_checkpoint)
+from jetcap_ros.training.config import read_config, write_config
+from jetcap_ros.training.dataset import (
+    build_vocabulary, check_images, encode, read_captions, tokenize)
+from jetcap_ros.training.decoding import decode, teacher_forcing
+from jetcap_ros.training.embeddings import read_glove
+from jetcap_ros.training.encoder_weights import load_encoder_weights
+from jetcap_ros.training.features import cache_features, random_view, view
+from jetcap_ros.training.meteor import sentence_meteor
+from jetcap_ros.training.teachers import Teachers
 import numpy as np
 import pytest
-
-torch = pytest.importorskip('torch')
-from torch.nn import functional  # noqa: E402, I100
-
-from jetcap_ros.cli import main  # noqa: E402, I100
-from jetcap_ros.engine.lazy_loader import LazyModel  # noqa: E402, I100
-from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT  # noqa: E402, I100
-from jetcap_ros.errors import UserError  # noqa: E402, I100
-from jetcap_ros.images.preprocessing import normalize, squash  # noqa: E402, I100
-from jetcap_ros.models.checkpoint import read_checkpoint  # noqa: E402, I100
-from jetcap_ros.models.encoder import MobileNetEncoder  # noqa: E402, I100
-from jetcap_ros.models.errors import CheckpointError  # noqa: E402, I100
-from jetcap_ros.models.mobilenet import (  # noqa: E402, I100
-    AttentionDecoder, MobileNetCaptioningModel, WordLayers)
-from jetcap_ros.models.vocabulary import Vocabulary  # noqa: E402, I100
-from jetcap_ros.models.weight_reader import WeightReader  # noqa: E402, I100
-from jetcap_ros.training import bleu, cider  # noqa: E402, I100
-from jetcap_ros.training.checkpoint import (  # noqa: E402, I100
-    build_model, checkpoint_contents, load_checkpoint)
-from jetcap_ros.training.config import read_config, write_config  # noqa: E402, I100
-from jetcap_ros.training.dataset import (  # noqa: E402, I100
-    build_vocabulary, check_images, encode, read_captions, tokenize)
-from jetcap_ros.training.decoding import decode, teacher_forcing  # noqa: E402, I100
-from jetcap_ros.training.embeddings import read_glove  # noqa: E402, I100
-from jetcap_ros.training.encoder_weights import load_encoder_weights  # noqa: E402, I100
-from jetcap_ros.training.features import cache_features, random_view, view  # noqa: E402, I100
-from jetcap_ros.training.meteor import sentence_meteor  # noqa: E402, I100
-from jetcap_ros.training.teachers import Teachers  # noqa: E402, I100
+import torch
+from torch.nn import functional
 
 COLOURS = {'red': (200, 30, 30), 'green': (30, 180, 40), 'blue': (40, 60, 210)}
 SHAPES = ('circle', 'square')
