@@ -183,7 +183,7 @@ def cgroup():
 def run_in(cgroup, code):
     """Run Python code that ends by printing numbers, and return them."""
     out = cgroup.start(
-        [sys.executable, '-c', f'from jetcap_ros import memory_utils as m\n{code}'],
+        [sys.executable, '-c', f'from jetcap_ros.memory import memory_utils as m\n{code}'],
         stdout=subprocess.PIPE, text=True).communicate(timeout=60)[0]
     return [float(number) for number in out.split()]
 
