@@ -24,6 +24,11 @@ import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
+from ros_domain import reserve_domain  # noqa: E402, from the folder of the line above
+# Before rclpy is loaded: nothing that runs beside the tests shall hear them, or be heard.
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+DOMAIN, RESERVED = reserve_domain()
+os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 # What a script runs in the background ignores SIGINT, and hands that on to all it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,8 +22,8 @@ import sys
 import tempfile
 import time
 
-from node_process import reserve_domain
 import psutil
+from ros_domain import reserve_domain
 
 ROOT = Path(__file__).parent.parent
 RUN = """
@@ -74,7 +74,6 @@ class LaunchProcess:
              *(f'{key}:={value}' for key, value in arguments.items())],
             stdout=self._output, stderr=subprocess.STDOUT, cwd=ROOT,
             env={**os.environ, 'ROS_DOMAIN_ID': str(self.domain), 'PYTHONUNBUFFERED': '1',
-                 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
                  'AMENT_PREFIX_PATH': f'{prefix}{os.pathsep}{prefixes}'})
 
     def __enter__(self) -> 'LaunchProcess':

@@ -127,8 +127,6 @@ def test_frames_of_a_camera_arrive(photographs, tmp_path, monkeypatch):
     import rclpy
     from rclpy.qos import qos_profile_sensor_data
     from sensor_msgs.msg import Image
-    monkeypatch.setenv('ROS_DOMAIN_ID', '79')
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     largest = photographs / 'vga.png'
     cv2.imwrite(str(largest), np.zeros((480, 640, 3), np.uint8))
     times = []
@@ -177,8 +175,6 @@ def test_death_of_a_process_is_reported(photographs, tmp_path, victim):
 
 def test_reason_of_a_failed_configure_is_told(tmp_path, monkeypatch):
     from jetcap_ros.demo.robot import Robot, RobotError
-    monkeypatch.setenv('ROS_DOMAIN_ID', '78')
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     missing = str(tmp_path / 'missing.safetensors')
@@ -186,7 +182,7 @@ def test_reason_of_a_failed_configure_is_told(tmp_path, monkeypatch):
     with Robot({'model': 'simple', 'checkpoint': missing}, log.append) as robot:
         robot.start()
         with pytest.raises(RobotError, match='configure failed.*missing.safetensors'):
-            robot.configure()
+            robot.transition('configure')
         assert robot.end() == 0
     assert any('missing.safetensors' in line for line in log)
 

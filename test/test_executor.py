@@ -19,17 +19,16 @@ import threading
 import time
 
 from jetcap_ros.node.executor import NodeExecutor
-from node_process import reserve_domain
 import pytest
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
+from ros_domain import reserve_domain
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 
 @pytest.fixture
-def node(monkeypatch):
-    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+def node():
     domain, reserved = reserve_domain()
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain)

@@ -84,7 +84,7 @@ def test_several_nodes_come_up_together_or_not_at_all(tmp_path):
         assert not manager.startup()
         assert front.state() == 'inactive'  # configured, but never activated
         assert manager.state('rear') == State.PRIMARY_STATE_UNCONFIGURED
-        assert 'missing.safetensors' in rear.output()
+        rear.wait_for(lambda: 'missing.safetensors' in rear.output())
         # As an operator would: mend it, reset, start up.
         assert rear.process.poll() is None
         client = front.node.create_client(SetParameters, '/rear/set_parameters')
@@ -128,7 +128,7 @@ def test_a_node_that_ends_breaks_its_bond_and_stops_the_others(bonds):
             LifecycleManager(
                 front.domain, ['rear', 'captioner'], bond_timeout=BOND_TIMEOUT) as manager:
         assert manager.startup()
-        front.spin(1.5)  # silence is noticed from the second heartbeat on
+        time.sleep(1.5)  # silence is noticed from the second heartbeat on
         assert rear.end(signal.SIGTERM) == 0
         wait_for_broken_bond(manager)
         # The clean-up after it is not reached, as one node did not answer.
@@ -139,7 +139,7 @@ def test_a_node_that_stalled_is_reset_and_comes_back(bonds):
     with NodeProcess(SIMPLE) as node, LifecycleManager(
             node.domain, ['captioner'], bond_timeout=BOND_TIMEOUT) as manager:
         assert manager.startup()
-        node.spin(1.5)
+        time.sleep(1.5)
         node.process.send_signal(signal.SIGSTOP)
         goes_on = threading.Timer(
             BOND_TIMEOUT + 1.5, node.process.send_signal, (signal.SIGCONT,))
@@ -164,9 +164,9 @@ def test_managers_that_die_leave_the_node_active_for_the_next(bonds):
             with LifecycleManager(
                     node.domain, ['captioner'], bond_timeout=BOND_TIMEOUT) as manager:
                 assert manager.reset(hard=True) and manager.startup()
-                node.spin(1.5)  # silence is noticed from the second heartbeat on
+                time.sleep(1.5)  # silence is noticed from the second heartbeat on
                 manager.die()
-            node.spin(silence)
+            time.sleep(silence)
             assert node.state() == 'active' and node.process.poll() is None
         with LifecycleManager(node.domain, ['captioner'], bond_timeout=BOND_TIMEOUT) as manager:
             assert manager.reset() and manager.startup() and manager.check_bonds()
@@ -183,7 +183,7 @@ def test_bond_on_without_bondpy_fails_and_says_so():
     with NodeProcess({**SIMPLE, 'bond': 'required'}) as node:
         assert node.change('configure') and not node.change('activate')
         assert node.state() == 'inactive'
-        assert 'bondpy' in node.output()
+        node.wait_for(lambda: 'bondpy' in node.output())
         assert node.set_parameter('bond', 'auto').successful is False  # only while unconfigured
         assert node.change('cleanup') and node.set_parameter('bond', 'auto').successful
         assert node.change('configure') and node.change('activate')

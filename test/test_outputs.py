@@ -14,6 +14,8 @@
 
 """What comes out of the node, and what it makes of cameras that differ, over real DDS."""
 
+import time
+
 import cv2
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.images.image_decoding import decode_image
@@ -59,7 +61,7 @@ def test_an_unchanged_sentence_is_said_once(photograph):
         small = image_message(photograph[::2, ::2].copy())
         for _ in range(4):
             node.next_caption(camera, small)
-        node.spin(0.3)
+        time.sleep(0.3)
         assert len(node.infos) >= 4 and len(node.captions) == 1
         assert node.set_parameter('publish_unchanged', True).successful
         node.next_caption(camera, small)
@@ -78,7 +80,7 @@ def test_compressed_images(photograph):
         assert len(info['caption'].split()) >= 3
         message.data = message.data[:500]
         node.wait_for(lambda: camera.publish(message) or any(
-            s.level == DiagnosticStatus.WARN for s in node.diagnostics))
+            s.level == DiagnosticStatus.WARN for s in node.statuses))
 
 
 def test_topics_are_remapped_and_names_are_relative(photograph):
@@ -112,12 +114,12 @@ def test_a_silent_camera_is_an_error(photograph):
         status = node.status('no frames on /image_raw for', timeout=15)
         assert status.level == DiagnosticStatus.ERROR and '0 publishers' in status.message
         assert node.next_caption(node.camera(), image_message(photograph))
-        node.wait_for(lambda: node.diagnostics[-1].level == DiagnosticStatus.OK)
+        node.wait_for(lambda: node.statuses[-1].level == DiagnosticStatus.OK)
 
 
 def test_simulated_time_that_stands_still(photograph):
     with NodeProcess({**SIMPLE, 'use_sim_time': True}) as node:
         assert node.change('configure') and node.change('activate')
         assert node.next_caption(node.camera(), image_message(photograph))['caption']
-        after = len(node.diagnostics)
-        assert node.wait_for(lambda: len(node.diagnostics) > after + 1)
+        after = len(node.statuses)
+        assert node.wait_for(lambda: len(node.statuses) > after + 1)

@@ -117,7 +117,7 @@ def test_a_caption_that_hangs_holds_nothing_up(request_name, state, photograph):
             assert node.change(request_name, timeout=10)
             assert node.state() == state
             count = len(node.infos)
-            node.spin(0.5)
+            time.sleep(0.5)
             assert len(node.infos) == count
         finally:
             stopped.set()
@@ -232,7 +232,7 @@ def test_memory_is_given_back_before_the_kernel_takes_it(cgroup, photograph):
         deadline = time.monotonic() + 60
         while node.next_caption(camera, image_message(photograph))['model'] != 'mobilenet':
             assert time.monotonic() < deadline, node.output()
-        assert node.status('the mobilenet model captions', len(node.diagnostics))
+        assert node.status('the mobilenet model captions', len(node.statuses))
 
 
 def test_cycles_and_frames_leave_nothing_behind(photograph):

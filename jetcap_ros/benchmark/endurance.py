@@ -18,7 +18,6 @@ from collections.abc import Callable
 import time
 from typing import Any
 
-from lifecycle_msgs.msg import Transition
 import numpy as np
 import psutil
 
@@ -49,9 +48,9 @@ def _cycles(plan: Plan, count: int) -> dict[str, float]:
             node.start()
             if node.caption(message, every=0.1) is None:
                 raise RuntimeError(f'no caption: {node.summary}')
-            for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
-                if not node.transition(transition, 20):
-                    raise RuntimeError(f'transition {transition} failed')
+            for transition in ('deactivate', 'cleanup'):
+                if not node.change(transition, 20):
+                    raise RuntimeError(f'{transition} failed')
             node.drain()
 
         for _ in range(min(SETTLE, count)):

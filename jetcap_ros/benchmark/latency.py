@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from .camera import make_image
-from .node_under_test import NodeUnderTest, prepare_network
+from .node_under_test import NodeUnderTest, prepare_network, START_S
 from .plan import Plan
 from .processes import cpu_seconds, end_group, run_child, shares_mb
 from .report import percentiles, Table
@@ -89,13 +89,13 @@ def measure_startup(plan: Plan, model: str) -> dict[str, float]:
         with NodeUnderTest({
                 'model': model, 'checkpoint': plan.checkpoint, 'fallback': 'none',
                 'min_available_memory_mb': 0.0}) as node:
-            node.wait_for_start()
+            node.wait_for_start(START_S)
             started = time.perf_counter()
             node.configure()
             ready.append(time.perf_counter() - started)
             node.activate()
             if node.caption(message, every=0.02) is None:
-                raise RuntimeError(f'no caption from the {model} model: {node.log.decode()}')
+                raise RuntimeError(f'no caption from the {model} model: {node.output()}')
             first.append(time.perf_counter() - started)
     return {'configure_s': statistics.median(ready), 'first_caption_s': statistics.median(first)}
 
@@ -121,7 +121,7 @@ def measure_running(plan: Plan, model: str) -> dict[str, Any]:
             result['captions_per_s'] = rate(node, plan.seconds)
         result['sustained'] = sustained(node, plan.sustained_s)
     with NodeUnderTest({**parameters, 'max_rate_hz': 1.0}) as node:
-        node.wait_for_start()
+        node.wait_for_start(START_S)
         node.configure()
         result['cpu_inactive'] = cpu_percent(node, plan.seconds)
         node.activate()

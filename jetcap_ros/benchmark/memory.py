@@ -15,12 +15,11 @@
 """Memory of the node and its worker, of the flow it replaces, and of the floor under both."""
 
 import statistics
-import time
 from typing import Any
 
 import numpy as np
 
-from .node_under_test import NodeUnderTest, prepare_network
+from .node_under_test import NodeUnderTest, prepare_network, START_S
 from .plan import Plan
 from .processes import run_child, shares_mb, Watch
 from .report import Table
@@ -68,7 +67,7 @@ def measure_node(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return what node and worker hold while they configure and caption."""
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
     with NodeUnderTest({'min_available_memory_mb': 0.0, **parameters}) as node:
-        node.wait_for_start()
+        node.wait_for_start(START_S)
         unconfigured = sum(shares_mb(node.pids()).values())
         with Watch(node.pids) as watch:
             node.start()
@@ -77,10 +76,7 @@ def measure_node(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
         shares = shares_mb(node.pids())
         worker = sum(mb for pid, mb in shares.items() if pid != node.process.pid)
         peaks = watch.peak_rss_mb
-        deadline = time.monotonic() + 5
-        while not any(key.startswith('stage ') for key in node.diagnostics) \
-                and time.monotonic() < deadline:
-            time.sleep(0.05)
+        node.wait_for(lambda: any(key.startswith('stage ') for key in node.diagnostics), 5)
         return {
             'model': node.diagnostics.get('model'), 'unconfigured_mb': unconfigured,
             'peak_mb': watch.peak_mb, 'settled_mb': sum(shares.values()),

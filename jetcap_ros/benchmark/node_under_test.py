@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The captioner node in a process of its own, driven over ROS as a robot would."""
+"""The captioner node as the benchmark drives it: frames in, captions with their age out."""
 
 import atexit
 from collections.abc import Sequence
@@ -23,26 +23,18 @@ import os
 from pathlib import Path
 import queue
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
-import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+import numpy as np
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from .camera import make_image
-from .processes import end_group, tree
+from ..node.client import NodeClient
 from ..node.fast_dds import room_for_frames
 
 START_S = 30  # of the node, and for the services to be found
@@ -69,9 +61,9 @@ def prepare_network() -> dict[str, str]:
     return environment
 
 
-class NodeUnderTest:
+class NodeUnderTest(NodeClient):
     """
-    Starts the node, and is the rest of the robot to it; a context manager.
+    Starts the node, and is its camera and who listens to it; a context manager.
 
     :param parameters: of the node.
     :param cameras: how many image topics; frames are published to the first one.
@@ -82,120 +74,47 @@ class NodeUnderTest:
             self, parameters: dict[str, Any] | None = None, cameras: int = 1,
             prefix: Sequence[str] = ()) -> None:
         environment = prepare_network()
-        self.namespace = f'/benchmark_{os.getpid()}_{time.monotonic_ns() % 1_000_000}'
+        namespace = f'/benchmark_{os.getpid()}_{time.monotonic_ns() % 1_000_000}'
         self.topics = [
-            self.namespace + (f'/camera{i}/image_raw' if cameras > 1 else '/image_raw')
+            namespace + (f'/camera{i}/image_raw' if cameras > 1 else '/image_raw')
             for i in range(cameras)]
-        values = {'max_rate_hz': 0.0, 'bond': 'none', 'image_topics': self.topics,
-                  **(parameters or {})}
-        command = [
-            *prefix, sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args',
-            '-r', f'__ns:={self.namespace}']
-        for name, value in values.items():
-            command += ['-p', f'{name}:={json.dumps(value)}']
-        self.log = b''
-        self.diagnostics: dict[str, str] = {}
-        self.summary = ''
-        self.captions: 'queue.Queue[Received]' = queue.Queue()
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context)
-        self.node = rclpy.create_node('robot', namespace=self.namespace, context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._spinner = threading.Thread(target=self._spin, daemon=True)
-        base = f'{self.namespace}/captioner'
-        self._change_state = self.node.create_client(ChangeState, f'{base}/change_state')
+        self.captions: queue.Queue[Received] = queue.Queue()
+        super().__init__(
+            {'max_rate_hz': 0.0, 'bond': 'none', 'image_topics': self.topics,
+             **(parameters or {})},
+            ['-r', f'__ns:={namespace}'], name=f'{namespace}/captioner', prefix=prefix,
+            environment=environment)
         self._publisher = self.node.create_publisher(
             Image, self.topics[0], qos_profile_sensor_data)
         for i in range(cameras):
-            name = f'{base}/camera{i}/caption_info' if cameras > 1 else f'{base}/caption_info'
-            self.node.create_subscription(String, name, self._receive, 10)
-        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnose, 10)
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            start_new_session=True, env=environment)
-        self._reader = threading.Thread(target=self._read_log, daemon=True)
-        self._spinner.start()
-        self._reader.start()
+            self.listen(
+                f'camera{i}/caption_info' if cameras > 1 else 'caption_info', self._receive)
 
-    def __enter__(self) -> 'NodeUnderTest':
-        return self
+    def configure(self) -> bool | None:
+        """Have the node load its model; None if it died or did not answer."""
+        return self.change('configure', 150)
 
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the node, its worker and our side of it."""
-        workers = tree(self.process.pid)[1:]
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            pass
-        end_group(self.process)
-        for pid in workers:  # they are in sessions of their own
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        self._reader.join(timeout=5)
-        self.process.stderr.close()
-        self._executor.shutdown(timeout_sec=5)
-        self.node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
-        self._spinner.join(timeout=5)
-
-    @property
-    def alive(self) -> bool:
-        """Say whether the node's process runs."""
-        return self.process.poll() is None
-
-    def pids(self) -> list[int]:
-        """Return the node's process and those of its workers."""
-        return tree(self.process.pid)
-
-    def wait_for_start(self, timeout: float = START_S) -> bool:
-        """Wait until the node answers; False if it died or took too long."""
-        deadline = time.monotonic() + timeout
-        while self.alive and time.monotonic() < deadline:
-            if self._change_state.wait_for_service(timeout_sec=0.1):
-                return True
-        return False
-
-    def transition(self, number: int, timeout: float) -> bool | None:
-        """Request a lifecycle transition; None if the node died or did not answer."""
-        future = self._change_state.call_async(
-            ChangeState.Request(transition=Transition(id=number)))
-        deadline = time.monotonic() + timeout
-        while not future.done() and self.alive and time.monotonic() < deadline:
-            time.sleep(0.002)
-        return future.result().success if future.done() else None
-
-    def configure(self, timeout: float = 150) -> bool | None:
-        """Have the node load its model."""
-        return self.transition(Transition.TRANSITION_CONFIGURE, timeout)
-
-    def activate(self, timeout: float = 20) -> bool | None:
+    def activate(self) -> bool | None:
         """Have the node caption, and wait until it subscribes."""
-        success = self.transition(Transition.TRANSITION_ACTIVATE, timeout)
-        deadline = time.monotonic() + timeout
-        while success and not self._publisher.get_subscription_count() \
-                and time.monotonic() < deadline:
-            time.sleep(0.002)
+        success = self.change('activate', 20)
+        if success:
+            self.wait_for(self._publisher.get_subscription_count, 20)
         return success
 
     def start(self) -> None:
         """Bring the node up to active, or raise RuntimeError with the end of its log."""
-        if not (self.wait_for_start() and self.configure() and self.activate()):
-            raise RuntimeError(f'the node did not start: {self.log.decode()[-3000:]}')
+        if not (self.wait_for_start(START_S) and self.configure() and self.activate()):
+            raise RuntimeError(f'the node did not start: {self.output()[-3000:]}')
 
-    def publish(self, pixels) -> None:
+    def publish(self, pixels: np.ndarray | Image) -> None:
         """Send a frame, stamped now; (H, W, 3) uint8, or a message made of them."""
         message = pixels if isinstance(pixels, Image) else make_image(pixels)
         message.header.stamp = self.node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
-    def caption(self, pixels, timeout: float = 10, every: float = 1.0) -> Received | None:
+    def caption(
+            self, pixels: np.ndarray | Image, timeout: float = 10,
+            every: float = 1.0) -> Received | None:
         """Send a frame until a caption comes; None if none does."""
         deadline = time.monotonic() + timeout
         while self.alive and time.monotonic() < deadline:
@@ -215,25 +134,9 @@ class NodeUnderTest:
             except queue.Empty:
                 return received
 
-    def _spin(self) -> None:
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            pass
-
     def _receive(self, message: String) -> None:
         info = json.loads(message.data)
         stamp = Time(
             seconds=info['stamp']['sec'], nanoseconds=info['stamp']['nanosec']).nanoseconds
         now = self.node.get_clock().now().nanoseconds
         self.captions.put(Received(info, (now - stamp) / 1e9))
-
-    def _diagnose(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if self.namespace.strip('/') in status.name:
-                self.summary = status.message
-                self.diagnostics.update({pair.key: pair.value for pair in status.values})
-
-    def _read_log(self) -> None:
-        for line in iter(self.process.stderr.readline, b''):
-            self.log = (self.log + line)[-20000:]

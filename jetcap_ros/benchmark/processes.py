@@ -184,12 +184,3 @@ class Watch:
 def cpu_seconds(pids: Iterable[int]) -> float:
     """Return the CPU time that processes have used."""
     return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
-
-
-def tree(pid: int) -> list[int]:
-    """Return a process and its descendants; empty when it has gone."""
-    try:
-        process = psutil.Process(pid)
-        return [pid] + [child.pid for child in process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

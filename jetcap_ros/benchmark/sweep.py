@@ -24,7 +24,7 @@ import numpy as np
 
 from .camera import make_image
 from .cgroup import MemoryCgroup
-from .node_under_test import NodeUnderTest
+from .node_under_test import NodeUnderTest, START_S
 from .report import Table
 
 CAPTIONS = 5
@@ -99,7 +99,7 @@ def try_limit(
 
 
 def _outcome(node: NodeUnderTest) -> dict[str, Any]:
-    if not node.wait_for_start():
+    if not node.wait_for_start(START_S):
         end = 'still starting' if node.alive else f'ended with {node.process.returncode}'
         return {'outcome': 'node did not fit', 'message': end}
     started = time.monotonic()
@@ -120,10 +120,8 @@ def _outcome(node: NodeUnderTest) -> dict[str, Any]:
     else:
         result['outcome'] = 'FAILURE' if success is False else 'NO ANSWER'
         wanted = 'last failure'
-    node.diagnostics.pop(wanted, None)  # one that was sent after all this
-    deadline = time.monotonic() + 5
-    while node.alive and wanted not in node.diagnostics and time.monotonic() < deadline:
-        time.sleep(0.05)
+    node.statuses.clear()  # one that was sent after all this
+    node.wait_for(lambda: wanted in node.diagnostics or not node.alive, 5)
     if not node.alive:
         result['outcome'] = 'NODE DIED'
         result['message'] = f'ended with {node.process.returncode}'

@@ -118,14 +118,14 @@ def run(out: Path, folder: Path | None, model: str) -> None:
                 cards.append({'picture': picture, 'pixels': pixels, 'captions': captions})
 
         step('start the node', robot.start)
-        step('configure', robot.configure)
-        step('activate', robot.activate)
+        step('configure', lambda: robot.transition('configure'))
+        step('activate', lambda: robot.transition('activate'))
         step('caption', caption_all)
         if not cards:
             raise UserError(f'{folder}: none of the {len(pictures)} pictures could be read')
         diagnostics = robot.wait_for_diagnostics()
-        step('deactivate', robot.deactivate)
-        step('cleanup', robot.clean_up)
+        step('deactivate', lambda: robot.transition('deactivate'))
+        step('cleanup', lambda: robot.transition('cleanup'))
         say('end')
         code = robot.end()
     if code:
