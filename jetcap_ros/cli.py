@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The `jetcap` command: caption, replay, train, average, evaluate, pack, benchmark."""
+"""The `jetcap` command: caption, replay, plan, train, average, evaluate, pack, benchmark."""
 
 import argparse
 import importlib

@@ -24,10 +24,19 @@ from dataclasses import dataclass
 import time
 from typing import TypeVar
 
+from .needs import remembered_mb
 from ..memory.memory_utils import available_memory_mb, check_available_memory, process_memory
 
 Result = TypeVar('Result')
 
+# In the order of loading.
+STAGES = {
+    'mobilenet': (
+        'quantization', 'metadata', 'torch', 'model_class', 'instance', 'weights', 'cleanup',
+        'warm_up'),
+    'simple': ('metadata', 'opencv', 'weights', 'cleanup', 'warm_up')}
+# A Python with NumPy, before it can check for itself: what it takes, and what it keeps.
+WORKER_NEED_MB, WORKER_KEPT_MB = 40, 16
 # What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
 # those pages are the file's: the kernel takes them back under pressure.
 NEED_MB = {
@@ -37,6 +46,10 @@ NEED_MB = {
 # size while they are read, and has OpenCV arrange the weights when they are first used.
 NEED_PER_MB = {
     'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5}}
+# What of that is still held after the stage: `jetcap plan` reckons with it.
+KEPT_MB = {'metadata': 2.0, 'torch': 264.0, 'model_class': 1.0, 'instance': 0.5, 'opencv': 4.5}
+KEPT_PER_MB = {
+    'mobilenet': {'weights': 1.6, 'warm_up': 0.8}, 'simple': {'weights': 2.2, 'warm_up': 2.0}}
 # The CUDA context and the libraries that come with the first tensor on the device. An assumption,
 # not a measurement: where processor and GPU share their memory, too much is better than too little.
 CUDA_MB = 500
@@ -60,7 +73,17 @@ def need_mb(model: str, stage: str, checkpoint_mb: float = 0, device: str = 'cpu
         known of the checkpoint, nor needed.
     """
     context = CUDA_MB if stage == 'weights' and device == 'cuda' else 0
-    return NEED_MB[stage] + NEED_PER_MB[model].get(stage, 0) * checkpoint_mb + context
+    base = max(NEED_MB[stage], remembered_mb(model, stage))
+    return base + NEED_PER_MB[model].get(stage, 0) * checkpoint_mb + context
+
+
+def kept_mb(model: str, stage: str, checkpoint_mb: float, device: str = 'cpu') -> float:
+    """Return the memory that a model still holds of what a stage of loading it took, in MB."""
+    context = CUDA_MB if stage == 'weights' and device == 'cuda' else 0
+    # Where a stage was seen to take more than it does here, assume that it keeps that.
+    more = max(0.0, remembered_mb(model, stage) - NEED_MB[stage])
+    return (
+        KEPT_MB.get(stage, 0) + KEPT_PER_MB[model].get(stage, 0) * checkpoint_mb + context + more)
 
 
 def run_stage(

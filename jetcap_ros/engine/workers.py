@@ -19,12 +19,9 @@ import threading
 from typing import Any
 
 from .settings import CaptionerSettings, SHIPPED_CHECKPOINT
-from .stages import Stage
+from .stages import Stage, WORKER_NEED_MB
 from .worker_process import WorkerError, WorkerProcess
 from ..memory.memory_utils import check_available_memory
-
-# A Python with NumPy, before it can check for itself.
-WORKER_NEED_MB = 40
 
 
 class Workers:

@@ -101,17 +101,23 @@ def available_memory_mb(root: str = '/') -> float:
 
     :param root: where `proc` and `sys` are, for tests on recorded trees.
     """
-    available = float(psutil.virtual_memory().available)
+    return available_memory(root)[0]
+
+
+def available_memory(root: str = '/') -> tuple[float, str]:
+    """Return the available MB, and what they are limited by: 'machine' or a cgroup's path."""
+    found = [(float(psutil.virtual_memory().available), 'machine')]
     cgroups = find_cgroups(root)
     for level in cgroups.levels:
-        available = min(available, _headroom(level, cgroups.files))
+        found.append((_headroom(level, cgroups.files), str(level)))
     if cgroups.files is V1 and cgroups.levels:
         # Knows of limits above the cgroups that are visible from inside a container.
         own = cgroups.levels[0]
         limit = _read_table(own / 'memory.stat').get('hierarchical_memory_limit', UNLIMITED)
         if limit < UNLIMITED:
-            available = min(available, _left_of(limit, own, V1))
-    return max(available, 0) / MB
+            found.append((_left_of(limit, own, V1), str(own)))
+    available, limited_by = min(found, key=lambda pair: pair[0])
+    return max(available, 0) / MB, limited_by
 
 
 def check_available_memory(min_mb: float, purpose: str = '', root: str = '/') -> float:

@@ -39,6 +39,7 @@ from .managed_node import ManagedNode, transition
 from .parameters import declare_parameters, on_set_parameters, ParameterError
 from .. import __version__
 from ..engine.captioner import Captioner, CaptionerError
+from ..engine.plan import make_plan
 from ..engine.settings import CaptionerSettings
 from ..engine.stages import Stage
 from ..memory.file_pages import release_file_pages
@@ -85,6 +86,8 @@ class CaptionerNode(ManagedNode):
             self.captioner = Captioner(
                 CaptionerSettings(**{name: self.get_parameter(name).value for name in SETTINGS}),
                 on_stage=self._log_stage, log=self._log)
+            plan = make_plan(self.captioner.settings, read=False)
+            self.get_logger().info(f'plan: {plan.sentence()}')
             self.captioner.configure()
             self._create_cameras(topics, names)
         except Exception as error:
