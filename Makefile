@@ -6,7 +6,7 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-msgs \
 	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
 DEMO_IMAGES ?=
-RUN = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST $(VENV)/bin
+JOBS ?= 3
 
 .PHONY: test test-all demo clean
 
@@ -18,9 +18,10 @@ $(VENV)/.installed: setup.py setup.cfg Makefile
 	$(VENV)/bin/pip install --quiet --editable '.[opencv,replay,train,evaluate,dask,test]'
 	touch $@
 
-# The test suite on one ROS 2 distribution.
+# The test suite on one ROS 2 distribution: files side by side, then alone what measures.
 test: $(VENV)/.installed
-	$(RUN)/python -m pytest test
+	$(VENV)/bin/python -m pytest test -m 'not measures' --numprocesses $(JOBS) --dist loadfile
+	$(VENV)/bin/python -m pytest test -m measures
 
 # And on both whose wheels PyPI has.
 test-all: test
@@ -28,7 +29,7 @@ test-all: test
 
 # A camera of photographs, the node beside it, and a page with what it said.
 demo: $(VENV)/.installed
-	$(RUN)/python -m jetcap_ros.demo --out demo $(if $(DEMO_IMAGES),--images '$(DEMO_IMAGES)')
+	$(VENV)/bin/python -m jetcap_ros.demo --out demo $(if $(DEMO_IMAGES),--images '$(DEMO_IMAGES)')
 
 clean:
 	rm -rf $(VENV) .venv-jazzy build install log demo *.egg-info .pytest_cache .mypy_cache .import_linter_cache

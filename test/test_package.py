@@ -250,7 +250,7 @@ def test_node_loads_no_framework():
 
 
 @pytest.mark.parametrize('target, expected', [
-    ('test', '-m pytest test'),
+    ('test', '-m pytest test -m measures'),
     ('demo', '-m jetcap_ros.demo --out demo'),
     ("demo DEMO_IMAGES='my pictures'", "-m jetcap_ros.demo --out demo --images 'my pictures'"),
 ])
