@@ -25,6 +25,7 @@ import urllib.request
 import pytest
 
 ROOT = Path(__file__).parent.parent
+WORKFLOW = ROOT / '.github/workflows/ci.yml'
 SOURCES = ['jetcap_ros', 'launch', 'test', 'setup.py']
 LINT_IMPORTS = 'from importlinter.cli import lint_imports_command as lint; lint(["--no-logo"])'
 
@@ -61,6 +62,15 @@ def test_types():
     if int(version('rclpy').split('.')[0]) < 9 or find_spec('torch') is None:
         pytest.skip('types are checked with torch and with Kilted or newer')
     assert run('-m', 'mypy') == ''
+
+
+def test_workflow():
+    """By GitHub's schema, which comes with the tool."""
+    pytest.importorskip('check_jsonschema')
+    if not WORKFLOW.exists():
+        pytest.skip('only the repository has it')
+    assert run('-m', 'check_jsonschema', '--builtin-schema', 'vendor.github-workflows',
+               str(WORKFLOW)) == ''
 
 
 @pytest.mark.parametrize('linter, arguments', [

@@ -125,6 +125,14 @@ def test_links_lead_somewhere(path):
     assert missing == []
 
 
+@pytest.mark.parametrize('name', ['CONTRIBUTING.md', 'docs/architecture.md'])
+def test_files_that_are_named_exist(name):
+    codes = re.findall(r'`([^`\s]+(?:\.py|\.md|\.yaml|\.cfg|/))`', (ROOT / name).read_text('utf-8'))
+    assert len(codes) > 10
+    assert [code for code in codes if '/' in code
+            and not (ROOT / code).exists() and not (ROOT / 'jetcap_ros' / code).exists()] == []
+
+
 def test_settings_in_the_readme_exist():
     pytest.importorskip('rclpy')
     from jetcap_ros.node.parameters import SPECS
