@@ -18,7 +18,7 @@ from setuptools import find_packages, setup
 
 package_name = 'jetcap_ros'
 
-replay = ['rosbags>=0.11', 'mcap', 'ruamel.yaml', 'zstandard', 'tqdm']
+replay = ['rosbags>=0.11', 'mcap', 'lz4', 'ruamel.yaml', 'zstandard', 'tqdm']
 train = ['torch>=2.1', 'torchvision', 'matplotlib', 'PyYAML', 'tqdm']
 evaluate = ['pycocoevalcap', 'matplotlib', 'tqdm']
 test = [

@@ -65,10 +65,24 @@ def bag(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def good_bag(tmp_path_factory):
+    """Write photographs that can all be decoded."""
+    return write_bag(tmp_path_factory.mktemp('good') / 'tour', 14)
+
+
+@pytest.fixture(scope='module')
+def good_out(good_bag):
+    """Caption every frame of the good bag."""
+    out = good_bag.parent / 'out'
+    assert replay(good_bag, '--out', out, '--every-frame') == 0
+    return out
+
+
+@pytest.fixture(scope='module')
 def out(bag):
     """Caption every frame of the bag."""
     out = bag.parent / 'out'
-    assert replay(bag, '--out', out, '--every-frame') == 0
+    assert replay(bag, '--out', out, '--every-frame') == 1  # for the two bad frames
     return out
 
 
@@ -107,12 +121,12 @@ def test_measures_every_caption(out):
 
 
 def test_is_repeatable_byte_for_byte(bag, out, tmp_path):
-    assert replay(bag, '--out', tmp_path / 'out', '--every-frame', '--threads', '1') == 0
+    assert replay(bag, '--out', tmp_path / 'out', '--every-frame', '--threads', '1') == 1
     assert (tmp_path / 'out/captions.jsonl').read_bytes() == (out / 'captions.jsonl').read_bytes()
 
 
 def test_captions_at_most_every_so_often(bag, out, tmp_path):
-    assert replay(bag, '--out', tmp_path / 'out', '--every', '0.7') == 0
+    assert replay(bag, '--out', tmp_path / 'out', '--every', '0.7') == 1
     # Frame 0 is bad, so the first is 1, and then every third; 6 is none of them.
     expected = [record for record in records(out) if (
         record.bag_time - START) // 250_000_000 % 3 == 1]
@@ -158,8 +172,8 @@ def test_what_was_stopped_goes_on_to_the_same_captions(tmp_path, number):
     with (tmp_path / 'out/captions.jsonl').open('a') as file:
         file.write('{"bag_time": 17000')  # as a process killed in the middle of a line leaves it
     assert replay(*arguments, tmp_path / 'out') == 2  # nothing is overwritten unasked
-    assert replay(*arguments, tmp_path / 'out', '--resume') == 0
-    assert replay(*arguments, tmp_path / 'whole') == 0
+    assert replay(*arguments, tmp_path / 'out', '--resume') == 1  # for a bad frame
+    assert replay(*arguments, tmp_path / 'whole') == 1
     for name in ('captions.jsonl', 'skipped.jsonl'):
         assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
     pictures = [sorted(path.name for path in (tmp_path / name / 'thumbnails').iterdir())
@@ -167,46 +181,47 @@ def test_what_was_stopped_goes_on_to_the_same_captions(tmp_path, number):
     assert pictures[0] == pictures[1]
 
 
-def test_goes_on_only_with_the_same_options(bag, out, capsys):
-    assert replay(bag, '--out', out, '--resume', '--every', '1') == 2
+def test_goes_on_only_with_the_same_options(good_bag, good_out, capsys):
+    assert replay(good_bag, '--out', good_out, '--resume', '--every', '1') == 2
     assert 'every 0.0' in capsys.readouterr().err
-    assert replay(bag, '--out', out, '--resume', '--every-frame', '--beam', '1') == 2
+    assert replay(good_bag, '--out', good_out, '--resume', '--every-frame', '--beam', '1') == 2
     assert 'beam_size' in capsys.readouterr().err
-    summary = (out / 'replay.json').read_text()
+    summary = (good_out / 'replay.json').read_text()
     changed = json.loads(summary)
     changed['settings']['captioner']['checkpoint_sha256'] = '0' * 64
-    (out / 'replay.json').write_text(json.dumps(changed))
-    assert replay(bag, '--out', out, '--resume', '--every-frame') == 2
+    (good_out / 'replay.json').write_text(json.dumps(changed))
+    assert replay(good_bag, '--out', good_out, '--resume', '--every-frame') == 2
     assert 'checkpoint_sha256 0000' in capsys.readouterr().err
-    (out / 'replay.json').write_text(summary)
-    assert replay(bag, '--out', out, '--resume', '--every-frame') == 0  # nothing is left to do
+    (good_out / 'replay.json').write_text(summary)
+    # Nothing is left to do.
+    assert replay(good_bag, '--out', good_out, '--resume', '--every-frame') == 0
 
 
-def test_writes_the_captions_as_a_bag(bag, out, tmp_path):
+def test_writes_the_captions_as_a_bag(good_bag, good_out, tmp_path):
     target = tmp_path / 'captions'
-    arguments = (bag, '--out', out, '--resume', '--every-frame', '--write-bag', target)
+    arguments = (good_bag, '--out', good_out, '--resume', '--every-frame', '--write-bag', target)
     assert replay(*arguments) == 0
     written = {}
     with Reader(target) as reader:
         for connection, bag_time, data in reader.messages():
             text = STORE.deserialize_cdr(data, connection.msgtype).data
             written.setdefault(connection.topic, []).append((bag_time, text))
-    expected = records(out)
+    expected = records(good_out)
     assert written['/camera/image_raw/caption'] == [
         (record.bag_time, record.caption) for record in expected]
     infos = written['/camera/image_raw/caption_info']
     assert [bag_time for bag_time, _ in infos] == [record.bag_time for record in expected]
     info = json.loads(infos[0][1])
-    assert info['stamp'] == {'sec': 1_700_000_000, 'nanosec': 250_000_000}
+    assert info['stamp'] == {'sec': 1_700_000_000, 'nanosec': 0}
     assert info['caption'] == expected[0].caption
     assert replay(*arguments) == 2  # it is not overwritten
 
 
-def test_expect_tells_same_from_different(bag, out, tmp_path, capsys):
-    arguments = (bag, '--out', out, '--resume', '--every-frame', '--expect')
-    assert replay(*arguments, out / 'captions.jsonl') == 0
+def test_expect_tells_same_from_different(good_bag, good_out, tmp_path, capsys):
+    arguments = (good_bag, '--out', good_out, '--resume', '--every-frame', '--expect')
+    assert replay(*arguments, good_out / 'captions.jsonl') == 0
     assert '14 captions expected, 0 differences' in capsys.readouterr().out
-    lines = (out / 'captions.jsonl').read_text().splitlines()
+    lines = (good_out / 'captions.jsonl').read_text().splitlines()
     changed = json.loads(lines[3])
     changed['caption'] += ' indeed'
     (tmp_path / 'changed.jsonl').write_text('\n'.join([*lines[:3], json.dumps(changed)]) + '\n')
@@ -270,7 +285,10 @@ def test_many_bags_are_captioned_each_into_its_folder(tmp_path, capsys):
     (archive / 'broken' / 'broken.mcap').unlink()
     (archive / 'broken' / 'metadata.yaml').unlink()
     again = (archive, '--out', out, '--resume', '--every-frame', '--expect')
-    assert replay(*again, out) == 0
+    capsys.readouterr()
+    assert replay(*again, out) == 1  # for the frame that was skipped
+    text = capsys.readouterr().out
+    assert text.count(' 0 differences') == 2 and '7 captions, 1 frames skipped' in text
     (out / 'tuesday/b/captions.jsonl').rename(tmp_path / 'captions.jsonl')
     assert replay(*again, out) == 2
 

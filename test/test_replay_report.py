@@ -44,7 +44,7 @@ def write_folder(path, captions, topics=('/camera/image_raw',)):
         states = folder.topics.values()
         result = ReplayResult(
             path.name, START, True, sum(state.captions for state in states),
-            sum(state.changes for state in states), problems=['it is <damaged>'])
+            sum(state.segments - 1 for state in states), problems=['it is <damaged>'])
         write_report(folder, result)
     return (path / 'report.html').read_text(encoding='utf-8')
 
@@ -53,7 +53,7 @@ def test_marks_changes_and_shows_one_card_for_equal_captions(tmp_path):
     page = write_folder(tmp_path / 'out', ['a cat'] * 3 + ['a red cat'] * 2 + ['a cat'])
     assert page.count('<figure id=') == 3
     assert re.findall('<mark>(.*?)</mark>', page) == ['red']
-    assert '3 frames' in page and '3 changes' in page
+    assert '3 frames' in page and '2 changes' in page
     # The strip has a piece for each run of equal captions, the first and the third of one colour.
     colours = re.findall(r'<rect x="([\d.]+)" width="([\d.]+)"[^>]*fill="([^"]*)"', page)
     assert [float(x) for x, _, _ in colours] == [0, 600, 1000]

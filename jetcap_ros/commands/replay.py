@@ -20,13 +20,17 @@ a folder: captions.jsonl, one JSON object a caption, the same bytes from every r
 report.html. Several bags, or a folder of bags, are captioned on all cores, each into a folder of
 its name. What was interrupted goes on with --resume.
 
-The exit code is 1 if captions differ from those expected, or a bag could not be captioned.
+The exit code is 0 only if every due frame of every bag was captioned, as expected; 1 if one was
+skipped or lost, a bag is damaged or could not be read, or captions differ from those expected.
 """
 
 import argparse
 import contextlib
+import math
 import os
 from pathlib import Path
+import shutil
+import sqlite3
 import sys
 from typing import Any
 
@@ -77,17 +81,19 @@ def run(args: argparse.Namespace) -> int:
     from jetcap_ros.engine.captioner import CaptionerError
     from jetcap_ros.errors import UserError
     try:
-        from jetcap_ros.replay.bag import find_bags
+        from jetcap_ros.replay.archive import find_bags
         from jetcap_ros.replay.console import Interruption
         from jetcap_ros.replay.errors import ReplayError
     except ModuleNotFoundError as error:
         raise UserError(f"needs {error.name}: pip install 'jetcap_ros[replay]'") from error
-    if args.every < 0:
+    if not (math.isfinite(args.every) and args.every >= 0):
         raise UserError(f'--every {args.every}: expected 0 or more seconds')
     if not 0 <= args.threshold <= 1:
         raise UserError(f'--threshold {args.threshold}: expected 0 to 1')
     try:
-        bags = find_bags(args.bags)
+        bags, problems = find_bags(args.bags)
+        for problem in problems:
+            _tell(problem)
         alone = len(bags) == 1 and list(bags.values()) == args.bags
         places = {name: '' if alone else name for name in bags}
         _check_places(args, places)
@@ -102,7 +108,11 @@ def run(args: argparse.Namespace) -> int:
     except CaptionerError as error:
         raise UserError(
             f'{error}. What was captioned is in {args.out}, --resume goes on') from error
-    good = all(result.complete and result.captions for result in results.values())
+    except OSError as error:
+        raise UserError(
+            f'{error.filename or args.out}: {error.strerror}. What was captioned is in {args.out},'
+            ' --resume goes on') from error
+    good = not problems and all(result.whole for result in results.values())
     for name, result in results.items():
         if result.complete:
             good &= _finish(args, places[name])
@@ -112,6 +122,10 @@ def run(args: argparse.Namespace) -> int:
 def _check_places(args: argparse.Namespace, places: dict[str, str]) -> None:
     """Refuse now what would only fail after hours, and what would be overwritten."""
     from jetcap_ros.errors import UserError
+    from jetcap_ros.outputs import require_folder
+    out = args.out.resolve()
+    if args.write_bag and args.write_bag.resolve() in (out, out / 'thumbnails', *out.parents):
+        raise UserError(f'--write-bag {args.write_bag}: --out {args.out} is there')
     for place in places.values():
         if (args.out / place / 'captions.jsonl').exists() and not args.resume:
             raise UserError(
@@ -120,6 +134,9 @@ def _check_places(args: argparse.Namespace, places: dict[str, str]) -> None:
             raise UserError(f'--write-bag {args.write_bag / place} exists already')
         if args.expect and not _expected_file(args, place).is_file():
             raise UserError(f'--expect: there is no {_expected_file(args, place)}')
+    require_folder(args.out)
+    if args.write_bag:
+        require_folder(args.write_bag.parent, '--write-bag: in')
 
 
 def _expected_file(args: argparse.Namespace, place: str) -> Path:
@@ -167,18 +184,17 @@ def _replay_one(
         except KeyboardInterrupt:
             _tell(f'stopped; what was captioned is in {args.out}, --resume goes on')
             raise
-    for problem in result.problems:
+    for problem in [*result.notes, *result.problems]:
         _tell(problem)
     print(
-        f'{result.captions} captions, {result.changes} changes, {result.skipped} frames skipped:'
-        f' {args.out / "captions.jsonl"} {args.out / "report.html"}')
+        f'{result.captions} captions, {result.changes} changes, {result.skipped} frames skipped,'
+        f' {result.lost} lost: {args.out / "captions.jsonl"} {args.out / "report.html"}')
     return {name: result}
 
 
 def _replay_many(
         args: argparse.Namespace, bags: dict[str, Path], interruption: Any) -> dict[str, Any]:
     from jetcap_ros.replay import fleet
-    from jetcap_ros.replay.bag import open_bag
     from tqdm import tqdm
     settings = _settings(args)
     processes = fleet.process_count(settings, min(len(bags), args.jobs or len(bags)))
@@ -186,7 +202,7 @@ def _replay_many(
     jobs = [
         fleet.Job(name, bag.absolute(), (args.out / name).absolute(), settings, threads)
         for name, bag in bags.items()]
-    sizes = {name: open_bag(bag).size for name, bag in bags.items()}
+    sizes = {name: _size(bag) for name, bag in bags.items()}
     results = {}
     with fleet.Cluster(args.cluster) if args.cluster else fleet.Pool(processes) as pool, tqdm(
             total=sum(sizes.values()), unit='B', unit_scale=True) as bar:
@@ -194,12 +210,25 @@ def _replay_many(
         for job, result in pool.run(jobs, interruption.event):
             results[job.name] = result
             bar.update(sizes[job.name])
-            for problem in result.problems:
+            for problem in [*result.notes, *result.problems]:
                 bar.write(f'jetcap replay: {job.name}: {problem}', file=sys.stderr)
     fleet.write_index(args.out, results)
-    captions = sum(result.captions for result in results.values())
-    print(f'{len(results)} bags, {captions} captions: {args.out / "index.html"}')
+    captions, skipped, lost = (
+        sum(getattr(result, name) for result in results.values())
+        for name in ('captions', 'skipped', 'lost'))
+    print(
+        f'{len(results)} bags, {captions} captions, {skipped} frames skipped, {lost} lost:'
+        f' {args.out / "index.html"}')
     return results
+
+
+def _size(bag: Path) -> int:
+    """Return the bytes of a bag on disk, 0 of what cannot be read."""
+    size = 0
+    with contextlib.suppress(OSError):
+        for file in bag.iterdir() if bag.is_dir() else [bag]:
+            size += file.stat().st_size
+    return size
 
 
 def _finish(args: argparse.Namespace, place: str) -> bool:
@@ -208,15 +237,20 @@ def _finish(args: argparse.Namespace, place: str) -> bool:
     from jetcap_ros.replay.caption_bag import write_caption_bag
     from jetcap_ros.replay.captions import read_records
     from jetcap_ros.replay.compare import compare
+    from jetcap_ros.replay.errors import ReplayError
     captions = args.out / place / 'captions.jsonl'
     if args.write_bag:
-        write_caption_bag(args.write_bag / place, read_records(captions))
+        try:
+            write_caption_bag(args.write_bag / place, read_records(captions))
+        except (OSError, sqlite3.Error) as error:
+            shutil.rmtree(args.write_bag / place, ignore_errors=True)  # so that it can be repeated
+            raise UserError(f'--write-bag {args.write_bag / place}: {error}') from error
     if not args.expect:
         return True
     try:
         comparison = compare(
             read_records(_expected_file(args, place)), read_records(captions), args.threshold)
-    except ValueError as error:
+    except ReplayError as error:
         raise UserError(str(error)) from error
     print(f'{place}: {comparison}' if place else comparison)
     return not comparison.differences

@@ -16,34 +16,25 @@
 The image messages of a rosbag2, one at a time, whatever state the bag is in.
 
 A bag is a folder with storage files (.db3, .mcap, either compressed by file or by message) or one
-such file. Intact files are read in the order of time by `rosbags`; a damaged one in its own order
-by `salvage`, up to where it breaks. At no time is more than a message, or a chunk of an .mcap
-file, in memory; a file compressed as a whole is unpacked into the folder for temporary files, one
-file at a time.
+such file. The files are read one after the other in the recorder's order, each in its own. At no
+time is more than a message, or a chunk of an .mcap file, in memory.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-import contextlib
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 import re
-import tempfile
 from typing import Any
 
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore, Stores
-import ruamel.yaml
-import zstandard
 
-from . import salvage
+from . import storage
 from .errors import ReplayError
+from .metadata import Metadata, read_metadata
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 # The image messages have been the same in all distributions, so one store serves all bags.
 TYPESTORE = get_typestore(Stores.ROS2_HUMBLE)
-
-_STORAGE_SUFFIXES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd')
-_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'  # a CDR message starts with a zero byte
 
 
 @dataclass(frozen=True)
@@ -62,9 +53,9 @@ class Frame:
         :raises ValueError: for bytes that are no such message.
         """
         try:
-            data = self.data
-            if data[:4] == _ZSTD_MAGIC:
-                data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+            data = self.data  # a CDR message starts with a zero byte
+            if data.startswith(storage.ZSTD_MAGIC):
+                data = storage.unpack_message(data)
             return TYPESTORE.deserialize_cdr(data, self.msgtype)
         except Exception as error:  # damaged bytes raise anything
             raise ValueError(f'not a {self.msgtype}: {error}') from error
@@ -77,34 +68,39 @@ class Bag:
     path: Path
     files: list[Path]
     image_topics: dict[str, str]  # topic -> message type, as far as known before reading
+    counts: dict[str, int] | None  # topic -> images recorded, None if nobody counted
     start: int | None = None  # bag time of the first message, ns, None if not known
-    end: int | None = None
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what cannot be read, and why
+    notes: list[str] = field(default_factory=list)  # what is odd but costs nothing
 
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return sum(file.stat().st_size for file in self.files)
-
-    def frames(self, topics: Collection[str] = (), after: int = -1) -> Iterator[Frame]:
+    def frames(self, topics: Collection[str] = ()) -> Iterator[Frame]:
         """
-        Yield the image messages of the topics (of all if empty) recorded later than `after`, ns.
+        Yield the image messages of the topics (of all if empty).
 
-        Where a file breaks, what it is and where is added to `problems`, and the next follows.
+        Where a file is damaged, what it is and where is added to `problems`, and what can be read
+        behind it follows.
+
+        :raises ReplayError: if a file cannot be read today but may be another day.
         """
+        def wanted(topic: str, msgtype: str) -> bool:
+            return msgtype in IMAGE_TYPES and (not topics or topic in topics)
+
         for file in self.files:
-            count, last_time = 0, None
+            damage: list[str] = []
+            count, last_time = 0, 0
             try:
-                with _unpacked(file) as storage_file:
-                    for topic, msgtype, time, data in _messages(storage_file, topics, after):
-                        self.start = time if self.start is None else self.start
-                        yield Frame(time, topic, msgtype, data)
-                        count, last_time = count + 1, time
-            except (salvage.BrokenFile, OSError) as error:
-                held = f'{count} images before that were read' if count else 'no image was read'
-                if last_time is not None:
+                for message in storage.read_messages(file, wanted, damage.append):
+                    count, last_time = count + 1, message.bag_time
+                    self.start = min(last_time, last_time if self.start is None else self.start)
+                    yield Frame(last_time, message.topic, message.msgtype, message.data)
+            except storage.UnreadableFile as error:
+                raise ReplayError(f'{file.name} cannot be read: {error}') from error
+            if damage:
+                held = f'{count} images of it were read' if count else 'no image was read'
+                if self.start is not None and count:
                     held += f', the last at {(last_time - self.start) / 1e9:.3f} s'
-                self.problems.append(f'{file.name} is damaged, {error}; {held}')
+                more = f' (and {len(damage) - 1} more places)' if len(damage) > 1 else ''
+                self.problems.append(f'{file.name} is damaged, {damage[0]}{more}; {held}')
 
 
 def open_bag(path: Path) -> Bag:
@@ -115,160 +111,72 @@ def open_bag(path: Path) -> Bag:
     """
     if path.suffix == '.bag':
         raise ReplayError(f'{path} is a ROS 1 bag: convert it with rosbags-convert first')
-    if not path.exists():
-        raise ReplayError(f'{path} does not exist')
-    problems: list[str] = []
-    metadata = _read_metadata(path, problems) if path.is_dir() else {}
-    files = [path]
-    if path.is_dir():
-        files = _storage_files(path)
-        listed = [path / Path(name).name for name in metadata.get('relative_file_paths', [])]
-        for file in listed:
-            if file not in files:
-                problems.append(f'{file.name} is missing')
-        # The recorder's order; what it did not come to list follows.
-        files.sort(key=lambda file: listed.index(file) if file in listed else len(listed))
-    elif not path.name.endswith(_STORAGE_SUFFIXES):
-        raise ReplayError(f'{path} is neither a .db3 nor an .mcap file')
-    if not files:
-        raise ReplayError(f'{path} holds no .db3 or .mcap file')
-    bag = Bag(path, files, {}, problems=problems)
+    metadata = Metadata()
+    bag = Bag(path, [path], {}, None)
     try:
-        topics = [entry['topic_metadata'] for entry in metadata['topics_with_message_count']]
-        bag.image_topics = {
-            topic['name']: topic['type'] for topic in topics if topic['type'] in IMAGE_TYPES}
-        bag.start = metadata['starting_time']['nanoseconds_since_epoch']
-        bag.end = bag.start + metadata['duration']['nanoseconds']
-    except (KeyError, TypeError):
-        _read_extent(bag)
+        if path.is_dir():
+            try:
+                metadata = read_metadata(path)
+            except FileNotFoundError:
+                bag.notes.append('it has no metadata.yaml, the recorder was not ended properly')
+            if metadata.problem:
+                bag.problems.append(f'its metadata.yaml cannot be read: {metadata.problem}')
+            bag.files = _choose_files(path, metadata, bag.problems)
+        elif not path.exists():
+            raise ReplayError(f'{path} does not exist')
+        elif not is_storage_file(path):
+            raise ReplayError(f'{path} is neither a .db3 nor an .mcap file')
+    except OSError as error:
+        raise ReplayError(f'{path} cannot be read: {error.strerror}') from error
+    if not bag.files:
+        raise ReplayError(f'{path} holds no .db3 or .mcap file')
+    summaries = [metadata] if metadata.counts is not None else [
+        storage.read_summary(file) for file in bag.files]
+    bag.image_topics = {
+        topic: msgtype for summary in summaries for topic, msgtype in summary.topics.items()
+        if msgtype in IMAGE_TYPES}
+    counts = [summary.counts for summary in summaries if summary.counts is not None]
+    if len(counts) == len(summaries):
+        bag.counts = {
+            topic: sum(count.get(topic, 0) for count in counts) for topic in bag.image_topics}
+    bag.start = min(
+        (summary.start for summary in summaries if summary.start is not None), default=None)
     return bag
 
 
-def find_bags(paths: Iterable[Path]) -> dict[str, Path]:
-    """
-    Return the bags at and below the paths by name, which is the path below the folder given.
-
-    A folder is one bag if it has a metadata.yaml, or if its storage files are named as the
-    recorder names them, after the folder; otherwise each storage file is a bag of its own.
-
-    :raises ReplayError: if there is none, or two have the same name.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        if not path.is_dir() or _is_bag(path):
-            bags = {path.absolute().name: path}
-        else:
-            folders = [path, *sorted(entry for entry in path.rglob('*') if entry.is_dir())]
-            bags = {
-                str(bag.relative_to(path)): bag for folder in folders
-                for bag in ([folder] if _is_bag(folder) else _storage_files(folder))}
-        if not bags:
-            raise ReplayError(f'there is no bag in {path}')
-        for name in bags.keys() & found.keys():
-            raise ReplayError(
-                f'{found[name]} and {bags[name]} have the same name: replay them apart')
-        found.update(bags)
-    return found
+def is_storage_file(path: Path) -> bool:
+    """Return whether a path is a file named as storage files are."""
+    return path.name.endswith(storage.SUFFIXES) and path.is_file()
 
 
-def _is_bag(folder: Path) -> bool:
-    if (folder / 'metadata.yaml').exists():
-        return True
-    named_after_folder = re.compile(re.escape(folder.name) + r'(_\d+)?\.(db3|mcap)(\.zstd)?')
-    files = _storage_files(folder)
-    return bool(files) and all(named_after_folder.fullmatch(file.name) for file in files)
-
-
-def _storage_files(folder: Path) -> list[Path]:
-    """Return a folder's storage files, `_2` before `_10`."""
+def storage_files(folder: Path) -> list[Path]:
+    """Return a folder's storage files, `_2` before `_10`; raise OSError if it is unreadable."""
     def by_number(file: Path) -> list[Any]:
-        return [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', file.name)]
-    return sorted(
-        (file for file in folder.iterdir() if file.name.endswith(_STORAGE_SUFFIXES)),
-        key=by_number)
+        return [int(part) if part.isdecimal() else part
+                for part in re.split(r'([0-9]+)', file.name)]
+    return sorted((file for file in folder.iterdir() if is_storage_file(file)), key=by_number)
 
 
-def _read_metadata(folder: Path, problems: list[str]) -> dict[str, Any]:
-    path = folder / 'metadata.yaml'
-    if not path.exists():
-        problems.append('it has no metadata.yaml, the recorder was not ended properly')
-        return {}
-    try:
-        return ruamel.yaml.YAML(typ='safe').load(path)['rosbag2_bagfile_information']
-    except (ruamel.yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-        problems.append(f'its metadata.yaml cannot be read: {error}')
-        return {}
+def _choose_files(folder: Path, metadata: Metadata, problems: list[str]) -> list[Path]:
+    """Return the files to read, in the recorder's order; what it did not list yet follows."""
+    files: dict[str, Path] = {}
+    for file in storage_files(folder):  # a plain file before its compressed twin
+        name = file.name.removesuffix('.zstd')
+        if name not in files or not storage.is_whole(files[name]):
+            files[name] = file
+    listed = [name.removesuffix('.zstd') for name in metadata.files]
+    problems += [f'{name} is missing' for name in listed if name not in files]
+    chosen = [files.pop(name) for name in dict.fromkeys(listed) if name in files]
+    series = {_series(name) for name in listed}
+    for name, file in files.items():
+        if listed and _series(name) not in series:
+            problems.append(
+                f'{file.name} is left out: its metadata.yaml does not list it (replay it alone)')
+        else:
+            chosen.append(file)
+    return chosen
 
 
-def _read_extent(bag: Bag) -> None:
-    """Take topics and times from the files themselves, as far as they are intact."""
-    for file in bag.files:
-        reader = None if file.suffix == '.zstd' else _open_intact(file)
-        if reader is None:
-            continue
-        with contextlib.closing(reader):
-            bag.image_topics.update(
-                (connection.topic, connection.msgtype) for connection in reader.connections
-                if connection.msgtype in IMAGE_TYPES)
-            if reader.message_count:
-                starts_ends = [time for time in (bag.start, bag.end) if time is not None]
-                starts_ends += [reader.start_time, reader.end_time]
-                bag.start, bag.end = min(starts_ends), max(starts_ends)
-
-
-def _open_intact(file: Path) -> Reader | None:
-    """Return an open reader, None if the file is damaged or was not closed by its recorder."""
-    log = Path(f'{file}-wal')
-    if log.exists() and log.stat().st_size:
-        return None  # `rosbags` would not see the messages in it
-    try:
-        reader = Reader(file)
-        reader.open()
-    except Exception:  # damaged bytes raise anything
-        return None
-    return reader
-
-
-def _messages(
-        file: Path, topics: Collection[str], after: int) -> Iterator[salvage.Message]:
-    """Yield the wanted messages of one file, by salvage from where the ordinary reader fails."""
-    last_times: dict[str, int] = {}
-    reader = _open_intact(file)
-    if reader is not None:
-        with contextlib.closing(reader):
-            connections = [
-                connection for connection in reader.connections
-                if _is_wanted(connection.topic, connection.msgtype, topics)]
-            messages = reader.messages(connections, start=after + 1) if connections else iter(())
-            while True:
-                try:
-                    message = next(messages, None)
-                except Exception:  # damaged bytes raise anything
-                    break
-                if message is None:
-                    return
-                connection, time, data = message
-                yield connection.topic, connection.msgtype, time, data
-                last_times[connection.topic] = time
-    read = salvage.read_mcap if file.suffix == '.mcap' else salvage.read_sqlite3
-    for topic, msgtype, time, data in read(file):
-        if _is_wanted(topic, msgtype, topics) and time > last_times.get(topic, after):
-            yield topic, msgtype, time, data
-
-
-def _is_wanted(topic: str, msgtype: str, topics: Collection[str]) -> bool:
-    return msgtype in IMAGE_TYPES and (not topics or topic in topics)
-
-
-@contextlib.contextmanager
-def _unpacked(file: Path) -> Iterator[Path]:
-    """Give the storage file itself, unpacked for the while if it is compressed as a whole."""
-    if file.suffix != '.zstd':
-        yield file
-        return
-    with tempfile.TemporaryDirectory(prefix='jetcap-') as folder:
-        unpacked = Path(folder, file.stem)
-        with file.open('rb') as source, unpacked.open('wb') as target:
-            with contextlib.suppress(zstandard.ZstdError):  # what came before is salvaged
-                zstandard.ZstdDecompressor().copy_stream(source, target)
-        yield unpacked
+def _series(name: str) -> str:
+    """Return what the names of a recording's files have in common."""
+    return re.sub(r'(_[0-9]+)?\.(db3|mcap)$', '', name)

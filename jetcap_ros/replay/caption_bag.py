@@ -17,6 +17,7 @@
 from collections.abc import Iterable
 import json
 from pathlib import Path
+from typing import Any
 
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -33,7 +34,7 @@ def write_caption_bag(path: Path, records: Iterable[CaptionRecord]) -> None:
     :param path: of the new bag, a folder that does not exist.
     """
     string = TYPESTORE.types['std_msgs/msg/String']
-    connections: dict[str, tuple] = {}
+    connections: dict[str, tuple[Any, ...]] = {}
     with Writer(path, version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
         for record in records:
             if record.topic not in connections:

@@ -24,6 +24,9 @@ from dataclasses import asdict, dataclass, fields
 import json
 import mmap
 from pathlib import Path
+from typing import Any, TextIO
+
+from .errors import ReplayError
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class CaptionRecord:
     model: str
 
 
-_FIELDS = fields(CaptionRecord)
+_FIELDS: dict[str, Any] = {field.name: field.type for field in fields(CaptionRecord)}
 
 
-def write_record(file, record: CaptionRecord) -> None:
+def write_record(file: TextIO, record: CaptionRecord) -> None:
     """Append a record to an open text file and hand it to the system."""
     file.write(json.dumps(asdict(record), ensure_ascii=False) + '\n')
     file.flush()
@@ -52,17 +55,32 @@ def read_records(path: Path) -> Iterator[CaptionRecord]:
     """
     Yield the records of a captions.jsonl.
 
-    :raises ValueError: for a line that is none; names the line.
+    :raises ReplayError: for a line that is none; names the line.
     """
-    with path.open(encoding='utf-8') as file:
+    for number, values in enumerate(read_lines(path), 1):
+        try:
+            record = CaptionRecord(**{name: type_(values[name]) for name, type_ in _FIELDS.items()})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReplayError(
+                f'{path}, line {number}, is not a caption record: {error!r}') from error
+        yield record
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """
+    Yield the JSON objects of a file with one a line.
+
+    :raises ReplayError: for a line that is none; names the line.
+    """
+    with path.open('rb') as file:
         for number, line in enumerate(file, 1):
             try:
                 values = json.loads(line)
-                record = CaptionRecord(**{f.name: f.type(values[f.name]) for f in _FIELDS})
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f'{path}, line {number}, is not a caption record: {error!r}') from error
-            yield record
+                if not isinstance(values, dict):
+                    raise ValueError('expected a JSON object')
+            except ValueError as error:
+                raise ReplayError(f'{path}, line {number}: {error}') from error
+            yield values
 
 
 def drop_partial_line(path: Path) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .bag import Bag
 from .runner import Observer
 
 
@@ -42,7 +41,7 @@ class Interruption:
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
@@ -54,31 +53,25 @@ class Interruption:
 
 
 class BagProgress(Observer):
-    """Shows in a bar how far the replay of one bag is, in the bag's time; a context manager."""
+    """Shows in a bar how many images of one bag have been read; a context manager."""
 
     def __init__(self, name: str, stopping: threading.Event) -> None:
         self._stopping = stopping
-        self._start: int | None = None
-        self._bar = tqdm(desc=name, bar_format='{desc}: {n:.1f} s of the bag [{elapsed}]')
+        self._bar = tqdm(desc=name, unit=' images')
 
     def __enter__(self) -> 'BagProgress':
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._bar.close()
 
-    def opened(self, bag: Bag) -> None:
+    def opened(self, images: int | None) -> None:
         """Start the bar; the time left counts from here, not from the loading of the model."""
-        self._start = bag.start
-        if bag.start is not None and bag.end is not None:
-            self._bar.bar_format = (
-                '{l_bar}{bar}| {n:.1f}/{total:.1f} s of the bag [{elapsed}<{remaining}]')
-            self._bar.reset(total=(bag.end - bag.start) / 1e9)
+        self._bar.reset(total=images)
 
-    def advanced(self, bag_time: int) -> None:
+    def advanced(self) -> None:
         """Move the bar."""
-        self._start = bag_time if self._start is None else self._start
-        self._bar.update((bag_time - self._start) / 1e9 - self._bar.n)
+        self._bar.update()
 
     def notice(self, text: str) -> None:
         """Print a line above the bar."""

@@ -25,14 +25,17 @@ from concurrent.futures import (
     CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor)
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+import functools
 import multiprocessing
 import multiprocessing.connection
+from multiprocessing.synchronize import Event
 import os
 from pathlib import Path
 import queue
 import signal
 import threading
 from typing import Any
+from urllib.parse import quote
 
 from .errors import ReplayError
 from .runner import Observer, replay_bag, ReplayResult, ReplaySettings
@@ -72,12 +75,14 @@ class _PoolObserver(Observer):
         return _stop is not None and _stop.is_set()
 
 
-_stop = None  # the event shared by a pool's processes, None outside a pool
+_stop: Event | None = None  # the event shared by a pool's processes, None outside a pool
 _lock = threading.Lock()
 _captioner: tuple[ReplaySettings, Captioner] | None = None  # of this process
 
 
-def make_captioner(settings: ReplaySettings, num_threads: int, log=None) -> Captioner:
+def make_captioner(
+        settings: ReplaySettings, num_threads: int,
+        log: Callable[[str, str], None] = lambda severity, text: None) -> Captioner:
     """
     Return a configured Captioner.
 
@@ -144,13 +149,13 @@ class Pool(Executor):
         self._context = multiprocessing.get_context('spawn')  # a fork would copy threads' locks
         self._stop = self._context.Event()
         self._threads = ThreadPoolExecutor(processes)
-        self._idle: queue.SimpleQueue = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         for _ in range(processes):
             self._idle.put(self._new_process())
 
-    def submit(self, function: Callable, *args: Any) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function in the next process that is free."""
-        return self._threads.submit(self._run, function, args)
+        return self._threads.submit(self._run, functools.partial(function, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes, those that work after the frame at hand."""
@@ -161,17 +166,21 @@ class Pool(Executor):
 
     def run(self, jobs: list[Job], stopping: threading.Event) -> Results:
         """Yield each job with its result as it ends; see `run_jobs`."""
-        threading.Thread(target=lambda: stopping.wait() and self._stop.set(), daemon=True).start()
+        def stop_when_stopping() -> None:
+            stopping.wait()
+            self._stop.set()
+
+        threading.Thread(target=stop_when_stopping, daemon=True).start()
         return run_jobs(jobs, self, stopping)
 
     def _new_process(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             1, self._context, initializer=_start_pool_process, initargs=(self._stop,))
 
-    def _run(self, function: Callable, args: tuple) -> Any:
+    def _run(self, function: Callable[[], Any]) -> Any:
         process = self._idle.get()
         try:
-            return process.submit(function, *args).result()
+            return process.submit(function).result()
         except BrokenProcessPool as error:
             process.shutdown()
             process = self._new_process()
@@ -185,12 +194,12 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         try:
-            import distributed
+            from distributed import Client
         except ImportError as error:
             raise ReplayError(
                 "a cluster needs Dask: pip install 'jetcap_ros[dask]'") from error
         try:
-            self._client = distributed.Client(address, timeout=CONNECT_TIMEOUT_S)
+            self._client: Any = Client(address, timeout=CONNECT_TIMEOUT_S)
         except OSError as error:
             raise ReplayError(f'there is no Dask scheduler at {address}: {error}') from error
         self.description = f'{len(self._client.scheduler_info()["workers"])} workers'
@@ -198,7 +207,7 @@ class Cluster:
     def __enter__(self) -> 'Cluster':
         return self
 
-    def __exit__(self, *exc_info) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._client.close()
 
     def run(self, jobs: list[Job], stopping: threading.Event) -> Results:
@@ -214,7 +223,7 @@ def run_jobs(jobs: list[Job], executor: Executor, stopping: threading.Event) -> 
     :param stopping: once set, jobs that have not begun are left out.
     """
     futures = {executor.submit(run_job, job): job for job in jobs}
-    ended: queue.SimpleQueue = queue.SimpleQueue()
+    ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     for future in futures:
         future.add_done_callback(ended.put)
 
@@ -240,17 +249,21 @@ def write_index(out: Path, results: dict[str, ReplayResult]) -> None:
     """Write index.html, a table of the bags with links to their reports."""
     page = render_page(
         'Captions of bags', _TEMPLATE.read_text(encoding='utf-8'), results=results,
+        links={name: quote(os.fsencode(f'{name}/report.html')) for name in results},
         captions=sum(result.captions for result in results.values()))
-    (out / 'index.html').write_text(page, encoding='utf-8')
+    # A bag's name may have bytes that are no text.
+    (out / 'index.html').write_text(page, encoding='utf-8', errors='backslashreplace')
 
 
-def _start_pool_process(stop) -> None:
+def _start_pool_process(stop: Event) -> None:
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which sets `stop`
 
     def end_with_parent() -> None:
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        parent = multiprocessing.parent_process()
+        assert parent is not None  # a pool's process is somebody's child
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

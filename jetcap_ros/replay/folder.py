@@ -24,17 +24,19 @@ The folder a replay writes, and from which it can go on.
 Every line is handed to the system as it is written, so the folder is whole at any moment.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 import csv
 from dataclasses import dataclass, field
 import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .captions import CaptionRecord, drop_partial_line, read_records, write_record
+from .captions import CaptionRecord, drop_partial_line, read_lines, read_records, write_record
 from .errors import ReplayError
 from ..images.page import thumbnail
 
@@ -56,11 +58,9 @@ class Timing(NamedTuple):
 class TopicState:
     """How far one topic has come."""
 
-    last_time: int = -1  # bag time of the last frame that was captioned or skipped, ns
-    last_captioned: int = -1
     caption: str = ''
     captions: int = 0
-    changes: int = 0  # captions that differ from the one before, the first among them
+    segments: int = 0  # runs of equal captions
     skipped: int = 0
 
 
@@ -70,6 +70,9 @@ class ReplayFolder:
 
     path: Path
     topics: dict[str, TopicState] = field(default_factory=dict)
+    # What an earlier run has done, as (topic, bag time); frames are taken out as they come again.
+    captioned: Counter[tuple[str, int]] = field(default_factory=Counter)
+    skipped: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def __enter__(self) -> 'ReplayFolder':
         """
@@ -84,17 +87,17 @@ class ReplayFolder:
             drop_partial_line(self.path / name)
         for record in self.records():
             self._count(record)
+            self.captioned[record.topic, record.bag_time] += 1
         for topic, bag_time in self._read_skipped():
-            state = self.state(topic)
-            state.skipped += 1
-            state.last_time = max(state.last_time, bag_time)
+            self.state(topic).skipped += 1
+            self.skipped[topic, bag_time] += 1
         self._skipped = (self.path / 'skipped.jsonl').open('a', encoding='utf-8')
         self._timings = (self.path / 'timings.csv').open('a', encoding='utf-8', buffering=1)
         if not self._timings.tell():
             csv.writer(self._timings).writerow(Timing._fields)
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         """Close the files."""
         for file in (self._captions, self._skipped, self._timings):
             file.close()
@@ -114,9 +117,7 @@ class ReplayFolder:
 
     def skip(self, bag_time: int, topic: str, reason: str) -> None:
         """Note a frame that could not be decoded."""
-        state = self.state(topic)
-        state.skipped += 1
-        state.last_time = bag_time
+        self.state(topic).skipped += 1
         line = {'bag_time': bag_time, 'topic': topic, 'reason': reason}
         self._skipped.write(json.dumps(line, ensure_ascii=False) + '\n')
         self._skipped.flush()
@@ -131,14 +132,30 @@ class ReplayFolder:
         return self.path / 'thumbnails' / f'{topic.strip("/").replace("/", "-")}-{change:06}.jpg'
 
     def read_summary(self) -> dict[str, Any]:
-        """Return replay.json, empty if there is none."""
+        """
+        Return replay.json, empty if there is none or a power cut has left nothing in it.
+
+        :raises ReplayError: if it is damaged.
+        """
         path = self.path / 'replay.json'
-        return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+        content = path.read_bytes().strip(b'\0 \n') if path.exists() else b''
+        try:
+            summary = json.loads(content or b'{}')
+            if isinstance(summary, dict):
+                return summary
+        except ValueError:
+            pass
+        raise ReplayError(
+            f'{path} is damaged: delete it and go on with the same options, or choose another'
+            ' --out')
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write replay.json, whole or not at all."""
         partial = self.path / 'replay.json.partial'
-        partial.write_text(json.dumps(summary, indent=2) + '\n', encoding='utf-8')
+        with partial.open('w', encoding='utf-8') as file:
+            file.write(json.dumps(summary, indent=2) + '\n')
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may leave the new name without content
         partial.replace(self.path / 'replay.json')
 
     def _lock(self) -> None:
@@ -152,26 +169,22 @@ class ReplayFolder:
             pass  # a file system without locks
 
     def _count(self, record: CaptionRecord) -> bool:
-        """Take a record into its topic's state and return whether the caption changed."""
+        """Take a record into its topic's state and return whether a new segment begins."""
         state = self.state(record.topic)
-        state.last_time = state.last_captioned = record.bag_time
         state.captions += 1
         changed = state.captions == 1 or record.caption != state.caption
-        state.changes += changed
+        state.segments += changed
         state.caption = record.caption
         return changed
 
-    def _read_skipped(self) -> Iterator:
+    def _read_skipped(self) -> Iterator[tuple[str, int]]:
         path = self.path / 'skipped.jsonl'
-        if path.exists():
-            with path.open(encoding='utf-8') as file:
-                for line in file:
-                    values = json.loads(line)
-                    yield values['topic'], values['bag_time']
+        for values in read_lines(path) if path.exists() else ():
+            yield values['topic'], values['bag_time']
 
     def _keep_thumbnail(self, record: CaptionRecord, image: np.ndarray) -> None:
         """Keep every change's picture, later every second, every fourth..., evenly over time."""
-        change = self.state(record.topic).changes - 1
+        change = self.state(record.topic).segments - 1
         stride = thumbnail_stride(change)
         if stride > thumbnail_stride(change - 1):
             for old in range(stride // 2, change, stride):

@@ -96,7 +96,8 @@ def write_report(folder: ReplayFolder, result: Any) -> None:
         time_labels=time_labels(duration), clock=clock, percentile=np.percentile,
         max_lines=MAX_LINES)
     partial = folder.path / 'report.html.partial'
-    partial.write_text(page, encoding='utf-8')
+    # A bag's name may have bytes that are no text.
+    partial.write_text(page, encoding='utf-8', errors='backslashreplace')
     partial.replace(folder.path / 'report.html')
 
 

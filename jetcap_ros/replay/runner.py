@@ -14,8 +14,10 @@
 
 """Captioning one bag: which frames, in what order, and what is written when it ends."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+import math
 from pathlib import Path
 import time
 from typing import Any
@@ -49,22 +51,29 @@ class ReplayResult:
 
     bag: str
     start: int | None  # bag time of the first message, ns
-    complete: bool  # read to the end of the bag, or to where it breaks
+    complete: bool  # all was read that can be read
     captions: int = 0
-    changes: int = 0
+    changes: int = 0  # captions that differ from the one before on their topic
     skipped: int = 0  # frames that could not be decoded
+    lost: int = 0  # frames that were recorded and cannot be read, as far as their number is known
     seconds: float = 0.0  # of computing, over all runs
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is odd but costs nothing
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing was left out."""
+        return self.complete and self.captions > 0 and not self.skipped and not self.problems
 
 
 class Observer:
     """What a replay tells and asks while it runs; the base class is silent."""
 
-    def opened(self, bag: Bag) -> None:
-        """Take note that frames are about to be read."""
+    def opened(self, images: int | None) -> None:
+        """Take note that frames are about to be read, and of their number if it is known."""
 
-    def advanced(self, bag_time: int) -> None:
-        """Take note of the bag time of the frame at hand, ns."""
+    def advanced(self) -> None:
+        """Take note that another frame has been read."""
 
     def notice(self, text: str) -> None:
         """Tell of frames that are skipped."""
@@ -87,11 +96,10 @@ def replay_bag(
     bag = open_bag(path)
     _check_topics(bag, settings)
     with ReplayFolder(out) as folder:
-        previous = folder.read_summary()
-        _check_settings(previous, bag, settings, out)
         result = ReplayResult(path.name, bag.start, False)
+        previous = folder.read_summary()
         if previous:
-            result = ReplayResult(**previous['result'])
+            result = _check_previous(previous, bag, settings, out)
             captions = sum(state.captions for state in folder.topics.values())
             if result.complete and result.captions == captions:
                 return result
@@ -99,18 +107,20 @@ def replay_bag(
 
         def write(complete: bool) -> None:
             states = folder.topics.values()
-            result.complete = complete
+            result.start, result.complete = bag.start, complete
             result.captions = sum(state.captions for state in states)
-            result.changes = sum(state.changes for state in states)
+            result.changes = sum(max(0, state.segments - 1) for state in states)
             result.skipped = sum(state.skipped for state in states)
             result.seconds = round(time.monotonic() - began, 3)
-            result.problems = bag.problems
+            result.problems, result.notes = bag.problems, bag.notes
             folder.write_summary({'settings': asdict(settings), 'result': asdict(result)})
 
         write(complete=False)
         complete = False
         try:
-            complete = _caption_frames(bag, folder, settings, get_captioner(), observer)
+            complete = _caption_frames(bag, folder, settings, get_captioner(), observer, result)
+        except ReplayError as error:
+            bag.problems.append(str(error))
         finally:
             write(complete)
             write_report(folder, result)
@@ -119,20 +129,30 @@ def replay_bag(
 
 def _caption_frames(
         bag: Bag, folder: ReplayFolder, settings: ReplaySettings, captioner: Any,
-        observer: Observer) -> bool:
+        observer: Observer, result: ReplayResult) -> bool:
     """Caption the frames that are due; return whether the bag has been read to its end."""
-    observer.opened(bag)
+    counts = {
+        topic: count for topic, count in (bag.counts or {}).items()
+        if not settings.topics or topic in settings.topics}
+    observer.opened(None if bag.counts is None else sum(counts.values()))
     every = round(settings.every * 1e9)
-    done = {topic: state.last_time for topic, state in folder.topics.items()}
-    topics = settings.topics or tuple(bag.image_topics)
-    after = min((done.get(topic, -1) for topic in topics), default=-1)
-    for frame in bag.frames(settings.topics, after):
+    read: Counter[str] = Counter()
+    last_captioned: dict[str, int] = {}  # topic -> bag time, ns
+    for frame in bag.frames(settings.topics):
         if observer.stopped():
             return False
-        observer.advanced(frame.bag_time)
-        state = folder.state(frame.topic)
-        since_caption = frame.bag_time - state.last_captioned
-        if frame.bag_time <= done.get(frame.topic, -1) or state.captions and since_caption < every:
+        observer.advanced()
+        read[frame.topic] += 1
+        key = (frame.topic, frame.bag_time)
+        if folder.captioned[key]:
+            folder.captioned[key] -= 1
+            last_captioned[frame.topic] = frame.bag_time
+            continue
+        if folder.skipped[key]:
+            folder.skipped[key] -= 1
+            continue
+        # A clock that was set back does not stop the captions.
+        if abs(frame.bag_time - last_captioned.get(frame.topic, math.inf)) < every:
             continue
         try:
             message = frame.message()
@@ -140,11 +160,16 @@ def _caption_frames(
             image = decode_compressed(message) if compressed else decode_image(message)
         except ValueError as error:
             folder.skip(frame.bag_time, frame.topic, str(error))
-            if state.skipped <= MAX_NOTICES:
+            if folder.state(frame.topic).skipped <= MAX_NOTICES:
                 observer.notice(f'a frame of {frame.topic} is skipped: {error}')
             continue
         record, timing = _caption(frame, message.header, image, captioner)
         folder.add(record, timing, image)
+        last_captioned[frame.topic] = frame.bag_time
+    result.lost = sum(max(0, count - read[topic]) for topic, count in counts.items())
+    if result.lost:
+        bag.problems.append(
+            f'{result.lost} of {sum(counts.values())} recorded frames cannot be read')
     if not folder.topics:
         bag.problems.append('no image was found')
     return True
@@ -168,7 +193,7 @@ def _caption(
 def _memory_mb(pid: int | None) -> float:
     """Return the resident memory of a process, of this one for None; 0 if it is gone."""
     try:
-        return psutil.Process(pid).memory_info().rss / MB
+        return float(psutil.Process(pid).memory_info().rss / MB)
     except psutil.NoSuchProcess:
         return 0.0
 
@@ -183,19 +208,24 @@ def _check_topics(bag: Bag, settings: ReplaySettings) -> None:
             + ', '.join(sorted(bag.image_topics)))
 
 
-def _check_settings(
-        previous: dict[str, Any], bag: Bag, settings: ReplaySettings, out: Path) -> None:
-    if not previous:
-        return
-    if previous['result']['bag'] != bag.path.name:
+def _check_previous(
+        previous: dict[str, Any], bag: Bag, settings: ReplaySettings, out: Path) -> ReplayResult:
+    """Return the result of the replay that is gone on with, if it was made in the same way."""
+    try:
+        result = ReplayResult(**previous['result'])
+        before, now = (
+            {'topics': list(values['topics']), 'every': values['every'], **values['captioner']}
+            for values in (previous['settings'], asdict(settings)))
+    except (KeyError, TypeError) as error:
         raise ReplayError(
-            f'{out} holds a replay of {previous["result"]["bag"]}; choose another --out')
-    before, now = (
-        {'topics': list(values['topics']), 'every': values['every'], **values['captioner']}
-        for values in (previous['settings'], asdict(settings)))
+            f'{out / "replay.json"} is not of this version ({error!r}): choose another --out'
+        ) from error
+    if result.bag != bag.path.name:
+        raise ReplayError(f'{out} holds a replay of {result.bag}; choose another --out')
     for key, value in now.items():
         # Where a checkpoint is does not matter, it is known by its SHA-256.
         if key != 'checkpoint' and before.get(key) != value:
             raise ReplayError(
                 f'{out} was made with {key} {before.get(key)}, not {value}: go on with the same'
                 ' options, or choose another --out')
+    return result
