@@ -72,7 +72,7 @@ def test_pages_of_a_file_are_counted_once(tmp_path):
 
 
 def test_watch_sees_a_peak_between_its_samples(monkeypatch):
-    monkeypatch.setattr(processes, 'SAMPLE_S', 0.5)
+    monkeypatch.setattr(processes, 'SAMPLE_S', 60)
     code = 'print(flush=True); input(); bytearray(100 << 20); print(flush=True); input()'
     child = subprocess.Popen(
         [sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -104,6 +104,7 @@ def test_a_child_that_fails_or_hangs_leaves_nothing():
     assert children() == before
 
 
+@pytest.mark.measures
 def test_cpu_seconds_counts_work():
     pids = [os.getpid()]
     before, started = processes.cpu_seconds(pids), time.process_time()
@@ -209,6 +210,7 @@ def measure_node():
     return {**found, 'left': list(children())}
 
 
+@pytest.mark.measures
 def test_node_under_test_captions_and_is_measured():
     pytest.importorskip('rclpy')
     found = in_a_process(measure_node)

@@ -121,6 +121,7 @@ def test_nothing_runs_on_when_interrupted(photographs, tmp_path, signals):
     assert not marked(mark)
 
 
+@pytest.mark.measures
 def test_frames_of_a_camera_arrive(photographs, tmp_path, monkeypatch):
     from jetcap_ros.demo.robot import RATE_HZ, SHARED_MB
     from jetcap_ros.node.fast_dds import room_for_frames

@@ -26,6 +26,7 @@ from jetcap_ros.memory.memory_utils import find_cgroups, V1
 from node_process import image_message, NodeProcess
 import pytest
 
+pytestmark = pytest.mark.measures  # and keeps the disk busy
 # Reads a file again and again that is larger than what it may hold of it.
 THRASHER = """
 import mmap, os, sys
