@@ -27,12 +27,13 @@ from fake_server import BODIES, CAPTION, FakeServer, REFUSALS
 from gguf_files import gguf_bytes, PROJECTOR, TEXT, write_model
 from hypothesis import given, settings, strategies as st
 from jetcap_ros.models.errors import CheckpointError
+from jetcap_ros.models.server.address import Address, is_local
 from jetcap_ros.models.server.chat import ChatClient, grey_picture
 from jetcap_ros.models.server.command import (
     gguf_files, need_mb, split_command, with_little_memory)
 from jetcap_ros.models.server.errors import ServerError
 from jetcap_ros.models.server.gguf import read_gguf
-from jetcap_ros.models.server.http_client import Address, NotListening, request
+from jetcap_ros.models.server.http_client import NotListening, request
 from jetcap_ros.models.server.plain_text import plain_line
 import pytest
 
@@ -135,7 +136,7 @@ def test_addresses():
     assert Address.parse('https://x/a/v1').prefix == '/a'
     for url, local in (('http://127.0.0.1', True), ('unix:/x', True), ('http://10.0.0.2', False),
                        ('http://localhost:1', True), ('http://127.0.0.1.evil.example', False)):
-        assert Address.parse(url).is_local == local, url
+        assert is_local(url) == local, url
 
 
 @pytest.mark.parametrize('kind, vision', [('llama', True), ('vllm', True), ('llama', False)])

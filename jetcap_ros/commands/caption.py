@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
                 raise UserError(str(error)) from error
             if args.json:
                 values = dataclasses.asdict(caption)
-                values['attention'] = caption.attention.tolist()
+                if caption.attention is not None:
+                    values['attention'] = caption.attention.tolist()
                 print(json.dumps({'file': path, **values}), flush=True)
             else:
                 print(f'{path}\t{caption.text}', flush=True)

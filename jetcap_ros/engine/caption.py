@@ -24,10 +24,11 @@ class Caption:
     """A caption of one image."""
 
     text: str
-    score: float  # 0..1
+    score: float | None  # 0..1, None where the model gives none
+    score_kind: str | None  # 'calibrated', or 'token_probability': the mean of its tokens
     model: str  # that made it
     seconds: float  # in the worker
-    attention: np.ndarray  # (7, 7), sums to 1: where the words looked, on average
+    attention: np.ndarray | None  # (7, 7), sums to 1: where the words looked, where it is known
 
     @property
     def words(self) -> list[str]:
@@ -35,8 +36,10 @@ class Caption:
         return self.text.split()
 
     @property
-    def peak(self) -> tuple[float, float]:
+    def peak(self) -> tuple[float, float] | None:
         """Return where the words looked most, (x, y) as parts of the width and the height."""
+        if self.attention is None:
+            return None
         rows, columns = self.attention.shape
         row, column = divmod(int(self.attention.argmax()), columns)
         return (column + 0.5) / columns, (row + 0.5) / rows

@@ -33,10 +33,11 @@ from .settings import CaptionerSettings
 from .stages import Stage
 from .worker_process import RequestError, WorkerError, WorkerProcess
 from .workers import Workers
-from ..images.preprocessing import squash
 from ..memory.memory_utils import available_memory_mb, memory_pressure
 
 SUPERVISE_EVERY_S = 0.2
+# Of a worker's errors, those that no waiting and no other model should make up for.
+MISTAKES = ('CheckpointError', 'ServerOptionError')
 
 
 class CaptionerError(RuntimeError):
@@ -117,25 +118,22 @@ class Captioner:
 
         :raises CaptionerError: with stage and numbers if neither can be.
         """
-        model, stand_in = self.settings.model, self.settings.stand_in
+        model = self.settings.model
         try:
-            worker = self._workers.start(model, self.settings)
+            self._worker = self._workers.start(model, self.settings)
         except (MemoryError, WorkerError) as error:
             # A checkpoint that is not what was asked for is a mistake to correct, not a shortage
             # to live with: another model must not speak in its place.
-            if stand_in in ('', model) or self._closing.is_set() \
-                    or getattr(error, 'kind', '') == 'CheckpointError':
+            if model == 'simple' or not self.settings.stand_ins(model) or self._closing.is_set() \
+                    or getattr(error, 'kind', '') in MISTAKES:
                 self.reason = str(error)
                 raise CaptionerError(str(error)) from error
             self.reason = f'{_title(model)}: {error}'
-            self._log('warning', f'{self.reason}; loading the {stand_in} model')
-            try:
-                worker = self._workers.start(stand_in, self.settings)
-            except (MemoryError, WorkerError) as second:
-                self.reason += f'; {_title(stand_in)}: {second}'
-                raise CaptionerError(self.reason) from second
+            self._log('warning', self.reason)
+            self._start_stand_in(model)
+            if self._worker is None:
+                raise CaptionerError(self.reason) from error
             self._recovery.lost()
-        self._worker = worker
         self._supervisor = threading.Thread(
             target=self._supervise, name='captioner_supervisor', daemon=True)
         self._supervisor.start()
@@ -147,8 +145,7 @@ class Captioner:
         :raises CaptionerError: if no model is left to do it.
         :raises ValueError: if the image is not of that form.
         """
-        frame = squash(image)
-        for _ in range(3):
+        for _ in range(4):
             worker = self._worker
             if worker is None:
                 with self._change:  # a replacement may be on its way
@@ -156,17 +153,27 @@ class Captioner:
             if worker is None:
                 raise CaptionerError(self.reason or 'no model is loaded')
             try:
-                answer = worker.caption(
-                    frame, self.settings.beam_size, self.settings.max_length,
-                    self.settings.inference_timeout_s)
-                return Caption(
-                    answer['text'], answer['score'], worker.name, answer['seconds'],
-                    answer['attention'])
+                return worker.caption(image, self.settings)
             except WorkerError as error:
                 self._replace(worker, str(error))
             except RequestError as error:
                 raise CaptionerError(f'the {worker.name} model: {error}') from error
         raise CaptionerError(self.reason)
+
+    def ask(self, image: np.ndarray) -> Caption:
+        """
+        Return the answer to the prompt, which only a model of language can give.
+
+        :raises CaptionerError: if another captions now, or the server fails.
+        """
+        if self.settings.model != 'server':
+            raise CaptionerError(f'the {self.settings.model} model takes no questions')
+        answer = None if self.degraded else self.caption(image)
+        if answer is None or answer.model != 'server':
+            raise CaptionerError(
+                f'the {self.model_in_use} model captions now and takes no questions: '
+                f'{self.reason}')
+        return answer
 
     def close(self) -> None:
         """End the workers, also those that are loading; nothing can be captioned after."""
@@ -192,19 +199,20 @@ class Captioner:
             self.reason = f'{_title(failed.name)}: {why}'
             self._worker = None
             self._workers.end(failed)
-            self._log('warning' if self.settings.stand_in else 'error', self.reason)
-            self._start_stand_in()
+            self._log('warning' if self.settings.stand_ins(failed.name) else 'error', self.reason)
+            self._start_stand_in(failed.name)
             self._recovery.lost()
 
-    def _start_stand_in(self) -> None:
-        model = self.settings.stand_in
-        if not model:
-            return
-        try:
-            self._worker = self._workers.start(model, self.settings)
-            self._log('info', f'the {model} model captions')
-        except (MemoryError, WorkerError) as error:
-            if not self._closing.is_set():
+    def _start_stand_in(self, lost: str) -> None:
+        """Start the first model that can be, in the place of one; if none can, say why."""
+        for model in self.settings.stand_ins(lost):
+            try:
+                self._worker = self._workers.start(model, self.settings)
+                self._log('info', f'the {model} model captions')
+                return
+            except (MemoryError, WorkerError) as error:
+                if self._closing.is_set():
+                    return
                 self.reason += f'; {_title(model)}: {error}'
                 self._log('error', self.reason)
 
@@ -224,7 +232,7 @@ class Captioner:
 
     def _shortage(self, worker: WorkerProcess) -> str:
         """Return why a worker should make room for the stand-in, '' if it need not."""
-        if self.settings.stand_in in ('', worker.name):
+        if worker.name == 'simple' or not self.settings.stand_ins(worker.name):
             return ''
         return self._recovery.shortage(
             available_memory_mb(), self.settings.reserve_memory_mb, memory_pressure())
@@ -247,9 +255,9 @@ class Captioner:
             else:
                 self._take_over(worker)
                 return
-        if self._worker is None and settings.stand_in != settings.model:
+        if self._worker is None and settings.model != 'simple':
             with self._change:
-                self._start_stand_in()
+                self._start_stand_in(settings.model)
         if pressed:
             self._recovery.put_off()
         else:

@@ -26,11 +26,12 @@ from typing import Any, TYPE_CHECKING, TypeVar
 from .settings import DEVICES, MODELS, QUANTIZE, SHIPPED_CHECKPOINT
 from .stages import NEED_MB, need_mb, run_stage, Stage
 from ..memory.file_pages import release_file_pages
-from ..memory.memory_utils import MB, pre_cleanup, safe_import_wrapper
+from ..memory.memory_utils import MB, pre_cleanup, process_memory, safe_import_wrapper
 
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from ..models.mobilenet import MobileNetCaptioningModel
+    from ..models.server.model import ServerCaptioningModel
     from ..models.simple import SimpleCaptioningModel
 
 Result = TypeVar('Result')
@@ -61,10 +62,11 @@ class LazyModel:
     """
     A captioning model that is loaded when `model` is first asked for.
 
-    :param name: 'mobilenet' (torch) or 'simple' (OpenCV and NumPy).
+    :param name: 'mobilenet' (torch), 'simple' (OpenCV and NumPy) or 'server'.
     :param checkpoint: path of a packed file, or of a `.pth` for 'mobilenet'; empty: the shipped
-        one.
+        one. Of a server of our own, its GGUF file.
     :param num_threads: 0 for all cores.
+    :param server: the fields of ServerOptions, for 'server'.
     :param on_begin: called with the name of each stage that begins.
     :param on_stage: called with a Stage for each stage that ends.
     """
@@ -72,7 +74,7 @@ class LazyModel:
     def __init__(
             self, checkpoint: str = '', name: str = 'mobilenet', checkpoint_sha256: str = '',
             quantize: str = 'int8', device: str = 'cpu', num_threads: int = 0,
-            reserve_memory_mb: float = 150,
+            reserve_memory_mb: float = 150, server: dict[str, Any] | None = None,
             on_begin: Callable[[str], None] = lambda name: None,
             on_stage: Callable[[Stage], None] = lambda stage: None) -> None:
         for value, choices in ((name, MODELS), (quantize, QUANTIZE), (device, DEVICES)):
@@ -87,6 +89,8 @@ class LazyModel:
         self._reserve = reserve_memory_mb
         self._on_begin = on_begin
         self._on_stage = on_stage
+        self._server_options = server or {}
+        self._server: ServerCaptioningModel | None = None
         self._model: Any = None
         self.checkpoint: Checkpoint | None = None
 
@@ -94,17 +98,32 @@ class LazyModel:
     def model(self) -> Any:
         """Return the model; the first time, load it."""
         if self._model is None:
-            self._model = self._load_simple() if self._name == 'simple' else self._load_mobilenet()
+            self._model = {
+                'server': self._load_server, 'mobilenet': self._load_mobilenet,
+                'simple': self._load_simple}[self._name]()
         return self._model
+
+    @property
+    def rss_mb(self) -> float:
+        """Return the resident memory of the model, that of a server of its own included; in MB."""
+        return process_memory().rss_mb + (self._server.rss_mb if self._server else 0)
+
+    def close(self) -> None:
+        """End what does not end with this process by itself."""
+        if self._server:
+            self._server.close()
 
     def need_mb(self, stage: str) -> float:
         """Return the memory that a stage needs, as far as the checkpoint is known; in MB."""
+        if self._server and stage == 'server_start':
+            return self._server.need_mb
         size = os.path.getsize(self.checkpoint.path) / MB if self.checkpoint else 0
         return need_mb(self._name, stage, size, self._device)
 
     def _run(self, stage: str, work: Callable[[], Result]) -> Result:
         return run_stage(
-            stage, self.need_mb(stage), self._reserve, work, self._on_begin, self._on_stage)
+            stage, self.need_mb(stage), self._reserve, work, self._on_begin, self._on_stage,
+            lambda: self.rss_mb)
 
     def _read_metadata(self) -> 'Checkpoint':
         from ..models.checkpoint import read_checkpoint
@@ -113,6 +132,17 @@ class LazyModel:
     def _warm_up(self, model: Any) -> None:
         import numpy as np
         model.caption(np.full((224, 224, 3), 128, np.uint8))
+
+    def _load_server(self) -> 'ServerCaptioningModel':
+        from ..models.server.model import ServerCaptioningModel, ServerOptions
+        server = self._server = ServerCaptioningModel(
+            ServerOptions(**self._server_options), self._checkpoint_path, self._sha256,
+            self._num_threads)
+        self._run('server_files', server.read_files)
+        self._run('server_start', server.start)
+        self._run('vision', server.look)
+        self._run('warm_up', server.warm_up)
+        return server
 
     def _load_simple(self) -> 'SimpleCaptioningModel':
         checkpoint = self.checkpoint = self._run('metadata', self._read_metadata)

@@ -18,9 +18,10 @@ What the node and the model worker say to each other, over a pair of connected s
 One packet is one message (SOCK_SEQPACKET): a line of JSON, then the pixels if it has any. Nothing
 can be half read, and nothing is unpickled.
 
-    to the worker    load {name, checkpoint, ...}; caption {beam_size, max_length} + pixels
+    to the worker    load {name, checkpoint, ...}; caption {max_length, ...} + pixels, or a JPEG
     from the worker  begin {stage}; stage {name, seconds, rss_mb, available_mb}; warning {text};
-                     ready {...}; error {kind, stage, text}; caption {text, score, ...}
+                     ready {...}; error {kind, stage, text}; caption {text, score, ...};
+                     failed {text}, of a server, and the worker ends
 """
 
 import json

@@ -21,15 +21,18 @@ from pathlib import Path
 from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
 
 __all__ = [
-    'CaptionerSettings', 'DEVICES', 'MAX_BEAM_SIZE', 'MAX_LENGTH', 'MODELS', 'QUANTIZE',
-    'SHIPPED_CHECKPOINT']
+    'CaptionerSettings', 'DEFAULT_PROMPT', 'DEVICES', 'FALLBACKS', 'MAX_BEAM_SIZE', 'MAX_LENGTH',
+    'MODELS', 'QUANTIZE', 'SERVER_IMAGE_SIZES', 'SHIPPED_CHECKPOINT']
 
 SHIPPED_CHECKPOINT = str(
     Path(__file__).parent.parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
 
-MODELS = ('mobilenet', 'simple')
+MODELS = ('server', 'mobilenet', 'simple')  # each may stand in for those before it
+FALLBACKS = ('mobilenet', 'simple', 'none')
 QUANTIZE = ('int8', 'none')
 DEVICES = ('cpu', 'cuda', 'auto')
+DEFAULT_PROMPT = 'Describe this picture in one plain sentence.'
+SERVER_IMAGE_SIZES = (32, 2048)  # pixels
 
 
 @dataclass
@@ -50,17 +53,26 @@ class CaptionerSettings:
     beam_size: int = 3
     max_length: int = 20
     recover: bool = True
+    server_url: str = ''
+    server_command: str = ''
+    server_binary: str = ''
+    server_model: str = ''
+    projector: str = ''
+    prompt: str = DEFAULT_PROMPT
+    server_image_size: int = 384
 
-    @property
-    def stand_in(self) -> str:
+    def stand_ins(self, lost: str) -> tuple[str, ...]:
         """
-        Return the model that takes over where the one asked for is lost, '' if none may.
+        Return the models that may take over where one is lost, in order; none may be allowed to.
 
         Below the simple model there is nothing, so it is started again at once.
         """
-        if self.model == 'simple':
-            return 'simple'
-        return self.fallback if self.fallback not in ('none', self.model) else ''
+        if lost == 'simple':
+            return ('simple',)
+        if self.fallback == 'none':
+            return ()
+        first = max(MODELS.index(self.fallback), MODELS.index(lost) + 1)
+        return MODELS[first:]
 
     def checkpoint_for(self, model: str) -> str:
         """
@@ -69,7 +81,9 @@ class CaptionerSettings:
         A model that stands in reads packed files only: the one beside a .pth, else the shipped.
         """
         path = os.path.abspath(os.path.expanduser(self.checkpoint or SHIPPED_CHECKPOINT))
-        if model == self.model or not path.endswith(('.pth', '.pt')):
+        if model == self.model:
             return path
-        beside = os.path.splitext(path)[0] + '.safetensors'
-        return beside if os.path.isfile(beside) else SHIPPED_CHECKPOINT
+        if path.endswith(('.pth', '.pt')):
+            path = os.path.splitext(path)[0] + '.safetensors'
+            return path if os.path.isfile(path) else SHIPPED_CHECKPOINT
+        return SHIPPED_CHECKPOINT if path.endswith('.gguf') else path

@@ -34,22 +34,27 @@ STAGES = {
     'mobilenet': (
         'quantization', 'metadata', 'torch', 'model_class', 'instance', 'weights', 'cleanup',
         'warm_up'),
-    'simple': ('metadata', 'opencv', 'weights', 'cleanup', 'warm_up')}
+    'simple': ('metadata', 'opencv', 'weights', 'cleanup', 'warm_up'),
+    # What `server_start` needs is in the files of the server.
+    'server': ('server_files', 'server_start', 'vision', 'warm_up')}
 # A Python with NumPy, before it can check for itself: what it takes, and what it keeps.
 WORKER_NEED_MB, WORKER_KEPT_MB = 40, 16
 # What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
 # those pages are the file's: the kernel takes them back under pressure.
 NEED_MB = {
     'quantization': 10, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
-    'weights': 30, 'cleanup': 0, 'warm_up': 10, 'opencv': 10}
+    'weights': 30, 'cleanup': 0, 'warm_up': 10, 'opencv': 10, 'server_files': 10,
+    'server_start': 10, 'vision': 10}
 # And for each MB of the checkpoint. The simple model reads graphs in float32, several times their
 # size while they are read, and has OpenCV arrange the weights when they are first used.
 NEED_PER_MB = {
-    'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5}}
+    'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5},
+    'server': {}}
 # What of that is still held after the stage: `jetcap plan` reckons with it.
 KEPT_MB = {'metadata': 2.0, 'torch': 264.0, 'model_class': 1.0, 'instance': 0.5, 'opencv': 4.5}
 KEPT_PER_MB = {
-    'mobilenet': {'weights': 1.6, 'warm_up': 0.8}, 'simple': {'weights': 2.2, 'warm_up': 2.0}}
+    'mobilenet': {'weights': 1.6, 'warm_up': 0.8}, 'simple': {'weights': 2.2, 'warm_up': 2.0},
+    'server': {}}
 # The CUDA context and the libraries that come with the first tensor on the device. An assumption,
 # not a measurement: where processor and GPU share their memory, too much is better than too little.
 CUDA_MB = 500
@@ -88,11 +93,13 @@ def kept_mb(model: str, stage: str, checkpoint_mb: float, device: str = 'cpu') -
 
 def run_stage(
         name: str, need: float, reserve: float, work: Callable[[], Result],
-        on_begin: Callable[[str], None], on_stage: Callable[[Stage], None]) -> Result:
+        on_begin: Callable[[str], None], on_stage: Callable[[Stage], None],
+        rss_mb: Callable[[], float] = lambda: process_memory().rss_mb) -> Result:
     """
     Do the work of a stage between its memory check and its report.
 
     :param need: of the stage, in MB; reserve: what must stay available, in MB.
+    :param rss_mb: returns the memory of the model, in MB.
     :raises MemoryError: with the memory needed and available, before the work begins.
     """
     on_begin(name)
@@ -100,5 +107,5 @@ def run_stage(
     check_available_memory(need + reserve, f'stage {name} ({need:.0f} MB and reserve)')
     result = work()
     on_stage(Stage(
-        name, time.monotonic() - started, process_memory().rss_mb, available_memory_mb()))
+        name, time.monotonic() - started, rss_mb(), available_memory_mb()))
     return result

@@ -20,6 +20,7 @@ process that started it, and offers itself to the kernel first when memory runs 
 """
 
 import argparse
+import atexit
 import ctypes
 from dataclasses import asdict
 import os
@@ -30,10 +31,14 @@ import time
 from typing import Any, TextIO
 import warnings
 
+import numpy as np
+
 from . import protocol
 from .lazy_loader import LazyModel
+from ..images.preprocessing import SIZE
 from ..memory.file_pages import release_file_pages
-from ..memory.memory_utils import available_memory_mb, process_memory
+from ..memory.memory_utils import available_memory_mb
+from ..models.server.errors import ServerError
 
 PR_SET_PDEATHSIG = 1
 # Enough to go before the node and the rest of the robot; 1000 would be first of all processes.
@@ -69,6 +74,7 @@ def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
         model = LazyModel(
             on_begin=begin, on_stage=lambda report: protocol.send(node, 'stage', **asdict(report)),
             **settings)
+        atexit.register(model.close)
         model.model
     except BrokenPipeError:
         raise
@@ -81,11 +87,14 @@ def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
 
 def _facts(model: LazyModel) -> dict[str, Any]:
     """Return what diagnostics should say of the model."""
+    if model.model.name == 'server':
+        facts: dict[str, Any] = model.model.facts()
+        return facts
     from ..models.checkpoint import sha256
     checkpoint = model.checkpoint
     if checkpoint is None:
         return {}
-    facts: dict[str, Any] = {
+    facts = {
         'checkpoint': checkpoint.path, 'checkpoint SHA-256': sha256(checkpoint.path),
         'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary)}
     if 'torch' in sys.modules:
@@ -96,18 +105,24 @@ def _facts(model: LazyModel) -> dict[str, Any]:
 def _caption(
         node: socket.socket, model: LazyModel, message: dict[str, Any],
         pixels: memoryview) -> None:
-    import numpy as np
-
-    from ..images.preprocessing import SIZE
+    """Caption a frame: a JPEG for a server, pixels for the other models."""
     started = time.perf_counter()
-    frame = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 3)
-    caption = model.model.caption(frame, message['beam_size'], message['max_length'])
+    answer: dict[str, Any]
+    if model.model.name == 'server':
+        said = model.model.caption(
+            bytes(pixels), message['prompt'], message['max_length'], message['timeout_s'])
+        answer = {'text': said.text, 'score': said.score, 'attention': None}
+        kind = None if said.score is None else 'token_probability'
+    else:
+        frame = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 3)
+        caption = model.model.caption(frame, message['beam_size'], message['max_length'])
+        answer = {
+            'text': caption.text, 'score': caption.score,
+            'attention': np.round(caption.attention, 4).tolist()}
+        kind = 'calibrated' if model.model.calibration else 'token_probability'
     protocol.send(
-        node, 'caption', text=caption.text, score=caption.score,
-        log_probability=caption.log_probability, tokens=len(caption.indices),
-        attention=np.round(caption.attention, 4).tolist(),
-        seconds=time.perf_counter() - started, rss_mb=process_memory().rss_mb,
-        available_mb=available_memory_mb())
+        node, 'caption', **answer, score_kind=kind, seconds=time.perf_counter() - started,
+        rss_mb=model.rss_mb, available_mb=available_memory_mb())
 
 
 def main() -> None:
@@ -128,14 +143,20 @@ def main() -> None:
     warnings.showwarning = report_warning
     try:
         message, _ = protocol.receive(node)
+        if message['settings'].get('name') == 'server':
+            # It has a process to end, or a server to tell, and is given time for it.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         model = _load(node, message['settings'])
         facts = _facts(model)
         release_file_pages()
-        protocol.send(node, 'ready', rss_mb=process_memory().rss_mb, facts=facts)
+        protocol.send(node, 'ready', rss_mb=model.rss_mb, facts=facts)
         while True:
             message, pixels = protocol.receive(node)
             try:
                 _caption(node, model, message, pixels)
+            except ServerError as error:  # whatever it is, another model answers better now
+                protocol.send(node, 'failed', text=str(error))
+                sys.exit(1)
             except (ValueError, KeyError, TypeError) as error:  # this request, not the model
                 protocol.send(
                     node, 'error', error=type(error).__name__, stage='caption',

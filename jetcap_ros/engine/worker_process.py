@@ -29,7 +29,10 @@ import numpy as np
 import psutil
 
 from . import protocol
+from .caption import Caption
+from .settings import CaptionerSettings
 from .stages import Stage
+from ..images.preprocessing import jpeg_within, squash
 from ..memory.memory_utils import oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
@@ -37,6 +40,8 @@ from ..memory.memory_utils import oom_kill_count
 _starter = ThreadPoolExecutor(1, thread_name_prefix='worker_starter')
 
 LOOK_EVERY_S = 0.1
+# For a worker to end its server, which has two seconds for it.
+END_SERVER_S = 4.0
 
 
 class WorkerError(RuntimeError):
@@ -139,36 +144,44 @@ class WorkerProcess:
                     return
                 self._note(message)
 
-    def caption(
-            self, frame: np.ndarray, beam_size: int, max_length: int,
-            timeout: float) -> dict[str, Any]:
+    def caption(self, image: np.ndarray, settings: CaptionerSettings) -> Caption:
         """
-        Return the worker's 'caption' message for a (224, 224, 3) uint8 RGB frame.
+        Caption an (H, W, 3) uint8 RGB image of any size.
 
-        :raises WorkerError: if the worker has gone or hangs; it has ended then.
+        :raises WorkerError: if the worker has gone, hangs or gave up; it has ended then.
         :raises RequestError: if it refused this request.
+        :raises ValueError: if the image is not of that form.
         """
+        pixels = (
+            jpeg_within(image, settings.server_image_size) if self.name == 'server'
+            else squash(image).data.cast('B'))
         with self._request:
             self._stage = 'caption'
+            timeout = settings.inference_timeout_s
             deadline = time.monotonic() + timeout
             self._send(
-                deadline, 'caption', np.ascontiguousarray(frame).data.cast('B'),
-                beam_size=beam_size, max_length=max_length)
+                deadline, 'caption', pixels, beam_size=settings.beam_size,
+                max_length=settings.max_length, prompt=settings.prompt,
+                # A little sooner, so that a server's silence is told by who waits for it.
+                timeout_s=max(timeout / 2, timeout - 0.5))
             while True:
                 message, _ = self._receive(deadline)
-                if message['kind'] in ('caption', 'error'):
+                if message['kind'] in ('caption', 'error', 'failed'):
                     break
                 self._note(message)
             self._stage = 'idle'
+            if message['kind'] == 'failed':
+                self._end_process()
+                raise WorkerError('server', str(message.get('text')))
             if message['kind'] == 'error':
                 raise RequestError(str(message.get('text')))
             try:
                 self.rss_mb = float(message['rss_mb'])
-                return {
-                    'text': str(message['text']), 'score': float(message['score']),
-                    'seconds': float(message['seconds']),
-                    'attention': np.array(message['attention'], np.float32),
-                    'available_mb': float(message['available_mb'])}
+                score, attention = message['score'], message['attention']
+                return Caption(
+                    str(message['text']), None if score is None else float(score),
+                    message['score_kind'], self.name, float(message['seconds']),
+                    None if attention is None else np.array(attention, np.float32))
             except (KeyError, TypeError, ValueError) as error:
                 self._end_process()
                 raise WorkerError('protocol', f'a caption without sense ({error})') from error
@@ -231,8 +244,23 @@ class WorkerProcess:
     def _end_process(self) -> None:
         with self._reaping:
             if self._process.poll() is None:
-                self._process.kill()
+                if self.name == 'server':
+                    self._end_with_server()
+                else:
+                    self._process.kill()
                 self._process.wait()
+
+    def _end_with_server(self) -> None:
+        """Have the worker end its server, then end whatever it has left."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=END_SERVER_S)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # as it should be
 
     def _hangs(self) -> WorkerError:
         self._end_process()

@@ -15,6 +15,7 @@
 """The processes of the models: started for a model, kept account of, ended together."""
 
 from collections.abc import Callable
+import os
 import threading
 from typing import Any
 
@@ -22,6 +23,7 @@ from .settings import CaptionerSettings, SHIPPED_CHECKPOINT
 from .stages import Stage, WORKER_NEED_MB
 from .worker_process import WorkerError, WorkerProcess
 from ..memory.memory_utils import check_available_memory
+from ..models.server.address import is_local
 
 
 class Workers:
@@ -39,6 +41,7 @@ class Workers:
         self._lock = threading.Lock()
         self._processes: list[WorkerProcess] = []
         self._closed = False
+        self._announced: set[str] = set()
 
     def start(self, model: str, settings: CaptionerSettings) -> WorkerProcess:
         """
@@ -51,6 +54,8 @@ class Workers:
             check_available_memory(settings.min_available_memory_mb, 'the full model')
         check_available_memory(WORKER_NEED_MB + settings.reserve_memory_mb, 'a worker process')
         arguments = self._arguments(model, settings)
+        if model == 'server':
+            self._say_where(settings.server_url)
         with self._lock:
             if self._closed:
                 raise WorkerError('closed', 'the captioner was closed')
@@ -81,6 +86,12 @@ class Workers:
         for process in processes:
             process.kill()
 
+    def _say_where(self, server_url: str) -> None:
+        """Say once if pictures will leave the robot."""
+        if server_url and not is_local(server_url) and server_url not in self._announced:
+            self._announced.add(server_url)
+            self._log('warning', f'pictures leave this computer: they are sent to {server_url}')
+
     def _arguments(self, model: str, settings: CaptionerSettings) -> dict[str, Any]:
         """Return the arguments of LazyModel for a model."""
         checkpoint = settings.checkpoint_for(model)
@@ -89,9 +100,18 @@ class Workers:
             self._log(
                 'warning', f'{wanted} has no packed file beside it: the {model} model takes the '
                 f'shipped checkpoint. `jetcap pack {wanted}` makes one')
+        server = {
+            'url': settings.server_url, 'command': settings.server_command,
+            'binary': settings.server_binary, 'model': settings.server_model,
+            'projector': settings.projector and os.path.abspath(
+                os.path.expanduser(settings.projector)),
+            'image_size': settings.server_image_size,
+            # A little sooner than the node, so that it is told what the server was at.
+            'start_timeout_s': 0.9 * settings.configure_timeout_s}
         return {
             'name': model, 'checkpoint': checkpoint,
             'checkpoint_sha256': settings.checkpoint_sha256 if checkpoint == wanted else '',
             'quantize': settings.quantize, 'device': settings.device,
             'num_threads': settings.num_threads,
-            'reserve_memory_mb': settings.reserve_memory_mb}
+            'reserve_memory_mb': settings.reserve_memory_mb,
+            'server': server if model == 'server' else None}

@@ -30,9 +30,7 @@ def squash(image: np.ndarray) -> np.ndarray:
     :return: (224, 224, 3) uint8, contiguous.
     :raises ValueError: if the image is not of that form or is empty.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f'expected a (height, width, 3) uint8 image, got {image.shape} {image.dtype}')
+    _check(image)
     if image.shape[:2] == (SIZE, SIZE):
         return np.ascontiguousarray(image)
     # The full model's worker gets frames of this size and never needs OpenCV.
@@ -42,6 +40,37 @@ def squash(image: np.ndarray) -> np.ndarray:
     shrinks = min(image.shape[:2]) >= SIZE
     return cv2.resize(
         image, (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def jpeg_within(image: np.ndarray, side: int, max_bytes: int = 200_000) -> bytes:
+    """
+    Return an image as a JPEG file, shrunk until its longer side fits; the aspect is kept.
+
+    :param image: (H, W, 3) uint8, RGB.
+    :param side: of the JPEG at most, in pixels.
+    :param max_bytes: of the file; where it would be larger, its quality is lowered, then its size.
+    :raises ValueError: if the image is not of that form or is empty.
+    """
+    _check(image)
+    import cv2
+
+    picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    while True:
+        scale = side / max(picture.shape[:2])
+        if scale < 1:
+            height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        for quality in (90, 75, 50):
+            _, encoded = cv2.imencode('.jpg', picture, (cv2.IMWRITE_JPEG_QUALITY, quality))
+            if len(encoded) <= max_bytes:
+                return bytes(encoded)
+        side = max(picture.shape[:2]) // 2
+
+
+def _check(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(
+            f'expected a (height, width, 3) uint8 image, got {image.shape} {image.dtype}')
 
 
 def normalize(frame: np.ndarray) -> np.ndarray:

@@ -62,12 +62,14 @@ class Outputs:
         if caption.text != self.last_text or parameter('publish_unchanged').value:
             self._caption.publish(String(data=caption.text))
         self.last_text = caption.text
+        peak = caption.peak
         self._info.publish(String(data=json.dumps({
             'stamp': {'sec': header.stamp.sec, 'nanosec': header.stamp.nanosec},
             'frame_id': header.frame_id, 'topic': self._image_topic, 'caption': caption.text,
-            'score': round(caption.score, 4), 'model': caption.model,
+            'score': None if caption.score is None else round(caption.score, 4),
+            'score_kind': caption.score_kind, 'model': caption.model,
             'latency_ms': round(latency_s * 1e3, 1), 'age_ms': round(age.nanoseconds / 1e6, 1),
-            'attention_peak': {'x': caption.peak[0], 'y': caption.peak[1]}})))
+            'attention_peak': peak and {'x': peak[0], 'y': peak[1]}})))
         if parameter('publish_image').value and self._image.get_subscription_count():
             attention = caption.attention if parameter('draw_attention').value else None
             drawn = draw_caption(image, caption.text, attention)

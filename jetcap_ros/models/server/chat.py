@@ -22,8 +22,9 @@ import struct
 from typing import Any
 import zlib
 
+from .address import Address
 from .errors import printable, server_message, ServerError
-from .http_client import Address, Answer, request
+from .http_client import Answer, request
 
 QUICK_S = 5.0  # for what needs no model
 

@@ -21,7 +21,7 @@ import shlex
 import shutil
 import sys
 
-from .errors import printable, ServerError
+from .errors import printable, ServerError, ServerOptionError
 from .gguf import GgufFile, read_gguf
 from ..errors import CheckpointError
 
@@ -44,14 +44,14 @@ def split_command(text: str) -> list[str]:
     """
     Return the words of a command, quotes understood as a shell does, and nothing else.
 
-    :raises ServerError: if there are none, or a quote stays open.
+    :raises ServerOptionError: if there are none, or a quote stays open.
     """
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ServerError(f'server_command {printable(text, 100)}: {error}') from error
+        raise ServerOptionError(f'server_command {printable(text, 100)}: {error}') from error
     if not words:
-        raise ServerError('server_command holds no program')
+        raise ServerOptionError('server_command holds no program')
     return words
 
 
@@ -114,7 +114,7 @@ def with_little_memory(
         options.append((('-t', '--threads'), (str(num_threads),)))
     given = set(command)
     if {'--host', '--port'} & given:
-        raise ServerError(
+        raise ServerOptionError(
             'server_command says where the server listens: say it in server_url too, or leave '
             'out --host and --port for a socket that only this user can reach')
     words = [*command, '--host', str(socket)]

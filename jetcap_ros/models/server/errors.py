@@ -23,6 +23,10 @@ class ServerError(RuntimeError):
     """A server that is not there, has gone, or does not answer as asked; says so in its words."""
 
 
+class ServerOptionError(ServerError):
+    """Options that cannot be: a mistake to correct, which waiting does not mend."""
+
+
 def printable(text: str, most: int = MAX_WORDS) -> str:
     """Return a text as one line of bounded length without control characters."""
     line = ' '.join(''.join(c if c.isprintable() else ' ' for c in text[:4 * most]).split())

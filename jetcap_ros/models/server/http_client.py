@@ -23,92 +23,19 @@ but the address given.
 from dataclasses import dataclass
 import http.client
 import io
-import ipaddress
 import socket
 import time
 from types import TracebackType
-from urllib.parse import urlsplit
 
+from .address import Address
 from .errors import printable, ServerError
 
 MAX_ANSWER = 1 << 19  # bytes; a caption of 100 tokens with its log-probabilities takes 20,000
 PART = 1 << 16
-MAX_SOCKET_PATH = 107  # bytes, of the kernel
 
 
 class NotListening(ServerError):
     """Nobody listens at the address."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server listens: the path of a Unix socket, or a host and a port."""
-
-    url: str
-    unix: str = ''
-    host: str = ''
-    port: int = 0
-    tls: bool = False
-    prefix: str = ''  # of all paths
-
-    @classmethod
-    def parse(cls, url: str) -> 'Address':
-        """
-        Return the address of `http://HOST:PORT`, `https://HOST` or `unix:PATH`.
-
-        A trailing /v1, as OpenAI's clients want it, may be there.
-
-        :raises ValueError: if it is none of these.
-        """
-        if url.startswith('unix:'):
-            path = url[len('unix:'):]
-            if not path.startswith('/') or len(path.encode()) > MAX_SOCKET_PATH:
-                raise ValueError(
-                    f'{printable(url)}: expected unix: and an absolute path of at most '
-                    f'{MAX_SOCKET_PATH} bytes')
-            return cls(url, unix=path)
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f'{printable(url)}: {error}') from error
-        if parts.scheme not in ('http', 'https') or not host or parts.query or parts.fragment \
-                or parts.username is not None:
-            raise ValueError(
-                f'{printable(url)}: expected http://HOST:PORT, https://HOST:PORT or unix:PATH')
-        tls = parts.scheme == 'https'
-        prefix = parts.path.rstrip('/').removesuffix('/v1')
-        return cls(url, '', host, port or (443 if tls else 80), tls, prefix)
-
-    @property
-    def is_local(self) -> bool:
-        """Say whether what is sent there stays on this computer."""
-        try:
-            return not self.host or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == 'localhost'
-
-    def connect(self, timeout: float) -> socket.socket:
-        """Return a connected socket; OSError if there is none."""
-        if self.unix:
-            connection = socket.socket(socket.AF_UNIX)
-            try:
-                connection.settimeout(timeout)
-                connection.connect(self.unix)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-        connection = socket.create_connection((self.host, self.port), timeout)
-        if not self.tls:
-            return connection
-        import ssl  # some megabytes
-        try:
-            return ssl.create_default_context().wrap_socket(
-                connection, server_hostname=self.host)
-        except BaseException:
-            connection.close()
-            raise
 
 
 @dataclass(frozen=True)

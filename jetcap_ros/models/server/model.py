@@ -27,12 +27,12 @@ import shutil
 import time
 from typing import Any
 
+from .address import Address
 from .chat import ChatClient, Completion, grey_picture
 from .command import (
     find_program, gguf_files, llama_command, need_mb, split_command, with_little_memory)
-from .errors import printable, ServerError
+from .errors import printable, ServerError, ServerOptionError
 from .gguf import GgufFile
-from .http_client import Address
 from .plain_text import plain_line
 from .process import make_socket_folder, ServerProcess, SOCKET_NAME
 from ..checkpoint import sha256
@@ -126,7 +126,7 @@ class ServerCaptioningModel:
             try:
                 self._address = Address.parse(options.url)
             except ValueError as error:
-                raise ServerError(f'server_url {error}') from error
+                raise ServerOptionError(f'server_url {error}') from error
         if not self.is_own:
             return
         if options.command:
@@ -135,7 +135,7 @@ class ServerCaptioningModel:
             self._check_sum()
             self._command = llama_command(options.binary, self._checkpoint, options.projector)
         else:
-            raise ServerError(
+            raise ServerOptionError(
                 'the model server needs server_url, server_command, or checkpoint and projector')
         self._files = gguf_files(self._command)
         self._command[0] = find_program(self._command[0])
@@ -192,6 +192,7 @@ class ServerCaptioningModel:
             self._process.close()
         elif self._client:
             self._client.unload()
+        self._client = None
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 

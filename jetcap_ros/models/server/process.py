@@ -34,8 +34,9 @@ import time
 
 import psutil
 
+from .address import Address, MAX_SOCKET_PATH
 from .errors import printable, ServerError
-from .http_client import Address, MAX_SOCKET_PATH, NotListening, request
+from .http_client import NotListening, request
 from ...memory.memory_utils import oom_kill_count, process_memory
 
 PR_SET_PDEATHSIG = 1
