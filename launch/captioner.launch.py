@@ -56,10 +56,11 @@ def generate_launch_description() -> LaunchDescription:
             'image_transport', default_value='', choices=['', 'raw', 'compressed'],
             description='raw sensor_msgs/Image, or CompressedImage on <topic>/compressed'),
         DeclareLaunchArgument(
-            'model', default_value='', choices=['', 'mobilenet', 'simple'],
-            description='mobilenet runs in PyTorch, simple in OpenCV and NumPy'),
+            'model', default_value='', choices=['', 'server', 'mobilenet', 'simple'],
+            description='mobilenet runs in PyTorch, simple in OpenCV and NumPy; server is a '
+                        'vision-language model: config/server.yaml as params_file says which'),
         DeclareLaunchArgument(
-            'fallback', default_value='', choices=['', 'simple', 'none'],
+            'fallback', default_value='', choices=['', 'mobilenet', 'simple', 'none'],
             description='what takes over when the model cannot be loaded or dies; with none, '
                         'configure fails'),
         DeclareLaunchArgument(

@@ -146,6 +146,8 @@ class Captioner:
         :raises ValueError: if the image is not of that form.
         """
         for _ in range(4):
+            if self._closing.is_set():
+                raise CaptionerError('the captioner was closed')
             worker = self._worker
             if worker is None:
                 with self._change:  # a replacement may be on its way

@@ -22,7 +22,7 @@ from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
 
 __all__ = [
     'CaptionerSettings', 'DEFAULT_PROMPT', 'DEVICES', 'FALLBACKS', 'MAX_BEAM_SIZE', 'MAX_LENGTH',
-    'MODELS', 'QUANTIZE', 'SERVER_IMAGE_SIZES', 'SHIPPED_CHECKPOINT']
+    'MAX_PROMPT', 'MODELS', 'QUANTIZE', 'SERVER_IMAGE_SIZES', 'SHIPPED_CHECKPOINT']
 
 SHIPPED_CHECKPOINT = str(
     Path(__file__).parent.parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
@@ -32,6 +32,7 @@ FALLBACKS = ('mobilenet', 'simple', 'none')
 QUANTIZE = ('int8', 'none')
 DEVICES = ('cpu', 'cuda', 'auto')
 DEFAULT_PROMPT = 'Describe this picture in one plain sentence.'
+MAX_PROMPT = 2000  # characters
 SERVER_IMAGE_SIZES = (32, 2048)  # pixels
 
 

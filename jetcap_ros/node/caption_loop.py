@@ -86,6 +86,15 @@ class CaptionLoop:
                 camera.outputs.publish(frame.message, image, caption, latency)
         return caption
 
+    def answer(self, camera: Camera, frame: Frame) -> str:
+        """
+        Return the server's answer to the prompt for a frame; nothing is published.
+
+        :raises CaptionerError: if no server captions now.
+        :raises ValueError: if the frame cannot be decoded.
+        """
+        return self._captioner.ask(camera.decode(frame)).text
+
     def _run(self) -> None:
         while self.active:
             with self._wake:

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The service ~/caption_now: caption the newest frame, and say it in the answer."""
+"""The services ~/caption_now and ~/ask: what the newest frame shows, said in the answer."""
 
 import time
 import traceback
@@ -22,6 +22,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from std_srvs.srv import Trigger
 
 from .cameras import Camera, SILENT_S
+from ..engine.captioner import CaptionerError
 
 if TYPE_CHECKING:
     from .captioner_node import CaptionerNode
@@ -29,13 +30,17 @@ if TYPE_CHECKING:
 
 class CaptionService:
     """
-    Captions the newest frame of some cameras when it is called.
+    Captions the newest frame of some cameras when it is called, or answers the prompt for it.
 
     :param name: of the service.
+    :param asks: the server answers, without anything being published; no other model can.
     """
 
-    def __init__(self, node: 'CaptionerNode', name: str, cameras: list[Camera]) -> None:
+    def __init__(
+            self, node: 'CaptionerNode', name: str, cameras: list[Camera],
+            asks: bool = False) -> None:
         self._node = node
+        self._asks = asks
         self._cameras = cameras
         self._service = node.create_service(
             Trigger, name, self._serve, callback_group=ReentrantCallbackGroup())
@@ -53,7 +58,7 @@ class CaptionService:
         return response
 
     def _caption(self) -> tuple[bool, str]:
-        """Caption the newest frame, and publish it too; return whether it could be, and what."""
+        """Caption the newest frame, and publish that too; return whether it could be, and what."""
         loop = self._node.loop
         if loop is None or not loop.active:
             return False, f'the node is {self._node.state_label}, not active'
@@ -66,6 +71,11 @@ class CaptionService:
         silent = time.monotonic() - frame.arrived
         if silent > SILENT_S:
             return False, f'the newest frame on {camera.topic} is {silent:.0f} s old'
+        if self._asks:
+            try:
+                return True, loop.answer(camera, frame)
+            except (CaptionerError, ValueError) as error:
+                return False, str(error)
         caption = loop.caption(camera, frame)
         if caption is None:
             return False, camera.error or 'the node was deactivated'

@@ -179,7 +179,8 @@ class CaptionerNode(ManagedNode):
         if len(topics) > 1:
             served += [(prefix, [camera]) for prefix, camera in zip(prefixes, self.cameras)]
         self._caption_services = [
-            CaptionService(self, f'{prefix}/caption_now', cameras) for prefix, cameras in served]
+            CaptionService(self, f'{prefix}/{name}', cameras, asks)
+            for prefix, cameras in served for name, asks in (('caption_now', False), ('ask', True))]
 
     # Parameters and logging
 

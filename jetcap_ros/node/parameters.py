@@ -25,12 +25,18 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from ..engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
+from ..engine.settings import (
+    DEFAULT_PROMPT, FALLBACKS, MAX_BEAM_SIZE, MAX_LENGTH, MAX_PROMPT, MODELS, SERVER_IMAGE_SIZES)
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """One parameter; `live` ones can change at any time, others only while unconfigured."""
+    """
+    One parameter; `live` ones can change at any time, others only while unconfigured.
+
+    Those that are `read_only` are set when the node starts and never after, since they decide
+    which programs run and where pictures go: whoever reaches the node's services can set the rest.
+    """
 
     name: str
     default: Any
@@ -38,15 +44,20 @@ class ParameterSpec:
     limits: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    read_only: bool = False
 
 
 PARAMETERS = (
-    ParameterSpec('model', 'mobilenet', 'Model to load: the full one (torch) or the simple one.',
-                  choices=('mobilenet', 'simple')),
+    ParameterSpec('model', 'mobilenet',
+                  "Model to load: a vision-language model's server, the full model (torch) or the "
+                  'simple one.', choices=MODELS),
     ParameterSpec('fallback', 'simple',
                   'What takes over on lack of memory, a missing library, a crash or a hang: the '
-                  'simple model, or none, and configure fails.', choices=('simple', 'none')),
-    ParameterSpec('checkpoint', '', 'Path of a packed file or a .pth; empty: the shipped one.'),
+                  'full model and then the simple one, the simple one, or none, and configure '
+                  'fails.', choices=FALLBACKS),
+    ParameterSpec('checkpoint', '',
+                  'Path of a packed file or a .pth; empty: the shipped one. With projector, of the '
+                  "server's GGUF file."),
     ParameterSpec('checkpoint_sha256', '',
                   'SHA-256 the checkpoint must have, in hexadecimal; empty: any.'),
     ParameterSpec('quantize', 'int8',
@@ -78,6 +89,27 @@ PARAMETERS = (
     ParameterSpec('beam_size', 3, 'Beams of the search; 1: greedy.', (1, MAX_BEAM_SIZE),
                   live=True),
     ParameterSpec('max_length', 20, 'Longest caption, in words.', (1, MAX_LENGTH), live=True),
+    ParameterSpec('prompt', DEFAULT_PROMPT,
+                  'What the server is asked about each picture; ~/ask answers it for the newest.',
+                  live=True),
+    ParameterSpec('server_url', '',
+                  'Server to ask: http://HOST:PORT, https://HOST or unix:PATH, as Ollama, vLLM and '
+                  'llama-server have it. Pictures are sent there.', read_only=True),
+    ParameterSpec('server_command', '',
+                  'Command of a server that is started and ended with the model, without a shell: '
+                  'llama-server -m MODEL --mmproj PROJECTOR. With server_url, any other that '
+                  'listens there.', read_only=True),
+    ParameterSpec('server_binary', '',
+                  'Path of llama-server, for checkpoint and projector; empty: the one on PATH.',
+                  read_only=True),
+    ParameterSpec('server_model', '',
+                  'Name of the model, where the server has several.', read_only=True),
+    ParameterSpec('projector', '',
+                  'GGUF file of the projector (mmproj) of the model in checkpoint; llama-server is '
+                  'started with both.', read_only=True),
+    ParameterSpec('server_image_size', 384,
+                  'Longer side of the JPEG that the server is sent, at most, in pixels.',
+                  SERVER_IMAGE_SIZES),
     ParameterSpec('max_frame_age_s', 0.0,
                   'Frames whose stamp is older than this are dropped, in seconds; 0: none are. '
                   'Needs clocks that agree.', (0.0, 3600.0), live=True),
@@ -110,11 +142,14 @@ class ParameterError(ValueError):
 
 def describe(spec: ParameterSpec) -> ParameterDescriptor:
     """Return the descriptor of a parameter, as `ros2 param describe` shows it."""
-    descriptor = ParameterDescriptor(name=spec.name, description=spec.description)
+    descriptor = ParameterDescriptor(
+        name=spec.name, description=spec.description, read_only=spec.read_only)
     if spec.choices:
         descriptor.additional_constraints = 'one of: ' + ', '.join(spec.choices)
     if not spec.live:
-        note = 'changes only while the node is unconfigured'
+        note = (
+            'set when the node starts, never after' if spec.read_only
+            else 'changes only while the node is unconfigured')
         descriptor.additional_constraints = '; '.join(
             filter(None, (descriptor.additional_constraints, note)))
     if spec.limits:
@@ -168,6 +203,8 @@ def check(parameter: Parameter[Any]) -> str:
     if spec.name == 'checkpoint_sha256' and value and (
             len(value) != 64 or set(value.lower()) - set('0123456789abcdef')):
         return 'parameter checkpoint_sha256: expected 64 hexadecimal digits'
+    if spec.name == 'prompt' and not 0 < len(value.strip()) <= MAX_PROMPT:
+        return f'parameter prompt: expected a question of at most {MAX_PROMPT} characters'
     if spec.name == 'image_topics' and (
             not value or len(set(value)) != len(value) or not all(value)):
         return 'parameter image_topics: expected one topic or more, each once'
@@ -207,15 +244,17 @@ def document() -> str:
     lines = [
         '# Parameters of the captioner node', '',
         'Written by `python -m jetcap_ros.node.parameters`; `ros2 param describe` says the same.',
-        'Live parameters can change in any state, the others while the node is unconfigured.', '',
+        'Live parameters can change in any state, the others while the node is unconfigured; those '
+        'marked "start" are set when the node starts, and never after.', '',
         '| parameter | default | values | live | meaning |', '| --- | --- | --- | --- | --- |']
     for spec in PARAMETERS:
         values = ', '.join(f'`{choice}`' for choice in spec.choices)
         if spec.limits:
             values = f'{spec.limits[0]:g} to {spec.limits[1]:g}'
+        live = 'start' if spec.read_only else 'yes' if spec.live else ''
         default = f'`{json.dumps(spec.default)}`' if spec.default not in ('', ['']) else ''
         lines.append(
-            f'| `{spec.name}` | {default} | {values} | {"yes" if spec.live else ""} '
+            f'| `{spec.name}` | {default} | {values} | {live} '
             f'| {spec.description} |')
     return '\n'.join(lines) + '\n'
 
