@@ -21,7 +21,7 @@ Prints one line a picture: its name, a tab, the caption.
 import argparse
 import dataclasses
 import json
-from typing import TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jetcap_ros.engine.settings import CaptionerSettings
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that choose and bound the model, as the node's parameters do."""
     parser.add_argument(
-        '--model', choices=('mobilenet', 'simple'), default='mobilenet',
-        help='mobilenet (torch, default) or simple (OpenCV and NumPy, a fraction of the memory)')
+        '--model', choices=('server', 'mobilenet', 'simple'), default='mobilenet',
+        help='mobilenet (torch, default), simple (OpenCV and NumPy, a fraction of the memory) or '
+             "server (a vision-language model's, see below)")
     parser.add_argument(
-        '--fallback', choices=('simple', 'none'), default='simple',
+        '--fallback', choices=('mobilenet', 'simple', 'none'), default='simple',
         help='what takes over where the model cannot run (default: %(default)s)')
     parser.add_argument(
         '--checkpoint', metavar='FILE', default='', help='default: the one that is shipped')
@@ -49,6 +50,50 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         help='where the full model runs (default: %(default)s)')
     parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='0: all cores (default)')
+    add_server_arguments(parser)
+
+
+def add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `--model server`, as the node's parameters have them."""
+    group = parser.add_argument_group(
+        '--model server', 'One that runs (--server-url), a command that starts one, or '
+        'llama-server with --checkpoint MODEL.gguf and --projector.')
+    group.add_argument(
+        '--server-url', metavar='URL', default='', help='http://HOST:PORT or unix:PATH')
+    group.add_argument('--server-command', metavar='WORDS', default='', help='run without a shell')
+    group.add_argument(
+        '--server-binary', metavar='FILE', default='', help='llama-server (default: on PATH)')
+    group.add_argument(
+        '--projector', metavar='FILE', default='', help='the mmproj GGUF of the checkpoint')
+    group.add_argument(
+        '--server-model', metavar='NAME', default='', help='where the server has several')
+    group.add_argument(
+        '--server-image-size', type=int, default=384, metavar='N',
+        help='longer side of the picture it is sent, in pixels (default: %(default)s)')
+    group.add_argument(
+        '--prompt', metavar='TEXT', default='', help='default: ask for one plain sentence')
+    group.add_argument(
+        '--timeout', type=float, metavar='S',
+        help='of a caption, in seconds (default: 10, of a server 120)')
+
+
+def server_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of CaptionerSettings that the arguments of a server give."""
+    from jetcap_ros.engine.settings import DEFAULT_PROMPT, MAX_PROMPT, SERVER_IMAGE_SIZES
+    from jetcap_ros.errors import UserError
+    low, high = SERVER_IMAGE_SIZES
+    if not low <= args.server_image_size <= high:
+        raise UserError(f'--server-image-size {args.server_image_size}: expected {low} to {high}')
+    if len(args.prompt) > MAX_PROMPT:
+        raise UserError(f'--prompt: expected at most {MAX_PROMPT} characters')
+    timeout = args.timeout or (120.0 if args.model == 'server' else 10.0)
+    if timeout <= 0:
+        raise UserError(f'--timeout {timeout:g}: expected more than 0')
+    return {
+        'server_url': args.server_url, 'server_command': args.server_command,
+        'server_binary': args.server_binary, 'projector': args.projector,
+        'server_model': args.server_model, 'server_image_size': args.server_image_size,
+        'prompt': args.prompt.strip() or DEFAULT_PROMPT, 'inference_timeout_s': timeout}
 
 
 def engine_settings(args: argparse.Namespace) -> 'CaptionerSettings':
@@ -62,7 +107,7 @@ def engine_settings(args: argparse.Namespace) -> 'CaptionerSettings':
     return CaptionerSettings(
         model=args.model, fallback=args.fallback, checkpoint=args.checkpoint,
         beam_size=args.beam, max_length=args.max_length, quantize=args.quantize,
-        device=args.device, num_threads=max(0, args.threads))
+        device=args.device, num_threads=max(0, args.threads), **server_settings(args))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,8 @@ import argparse
 import json
 from typing import Any, TYPE_CHECKING
 
+from .caption import add_server_arguments, server_settings
+
 if TYPE_CHECKING:
     from ..engine.plan import ModelPlan, Plan
     from ..engine.settings import CaptionerSettings
@@ -32,10 +34,11 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        '--model', choices=('mobilenet', 'simple'), default='mobilenet',
+        '--model', choices=('server', 'mobilenet', 'simple'), default='mobilenet',
         help='default: %(default)s')
     parser.add_argument(
-        '--fallback', choices=('simple', 'none'), default='simple', help='default: %(default)s')
+        '--fallback', choices=('mobilenet', 'simple', 'none'), default='simple',
+        help='default: %(default)s')
     parser.add_argument(
         '--checkpoint', metavar='FILE', default='', help='default: the one that is shipped')
     parser.add_argument(
@@ -51,15 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--measure', action='store_true',
         help='load the model once, in a process of its own; show what each stage took, and '
         'remember where it was more than assumed')
+    add_server_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan, or what was measured."""
     from ..engine.plan import as_json, held_by_this_process_mb, make_plan
     from ..engine.settings import CaptionerSettings
+    from ..errors import UserError
     settings = CaptionerSettings(
         model=args.model, fallback=args.fallback, checkpoint=args.checkpoint, device=args.device,
-        reserve_memory_mb=args.reserve, min_available_memory_mb=args.min_available)
+        reserve_memory_mb=args.reserve, min_available_memory_mb=args.min_available,
+        **server_settings(args))
+    if args.measure and args.model == 'server':
+        raise UserError('--measure: what a server needs is read from its files, and not remembered')
     if args.measure:
         return _measure(settings, args.json)
     plan = make_plan(settings, held_by_this_process_mb())

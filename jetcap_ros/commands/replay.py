@@ -34,7 +34,7 @@ import sqlite3
 import sys
 from typing import Any
 
-from .caption import add_engine_arguments, engine_settings
+from .caption import add_engine_arguments, engine_settings, server_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,15 +151,18 @@ def _settings(args: argparse.Namespace) -> Any:
     from jetcap_ros.replay.runner import ReplaySettings
     engine = engine_settings(args)
     checkpoint = os.path.abspath(os.path.expanduser(engine.checkpoint)) if args.checkpoint else ''
+    others = engine.server_url or engine.server_command
     try:
-        digest = sha256(checkpoint or SHIPPED_CHECKPOINT)
+        # What a server of another's has loaded is its own affair.
+        digest = '' if others else sha256(checkpoint or SHIPPED_CHECKPOINT)
     except OSError as error:
         raise UserError(f'--checkpoint {checkpoint}: {error.strerror}') from error
     return ReplaySettings(tuple(args.topic), args.every, {
         'model': engine.model, 'fallback': engine.fallback, 'checkpoint': checkpoint,
         # Every process, and whoever goes on tomorrow, shall use the very same.
         'checkpoint_sha256': digest, 'quantize': engine.quantize, 'device': engine.device,
-        'beam_size': engine.beam_size, 'max_length': engine.max_length})
+        'beam_size': engine.beam_size, 'max_length': engine.max_length,
+        **(server_settings(args) if engine.model == 'server' else {})})
 
 
 def _replay_one(

@@ -55,6 +55,7 @@ class ModelPlan:
     remaining_mb: float = 0.0  # available after it
     problem: str = ''  # why it would be refused
     advice: str = ''  # the smallest change that would let it in
+    is_mistake: bool = False  # the problem is one to correct: no other model makes up for it
 
     @property
     def fits(self) -> bool:
@@ -109,12 +110,11 @@ def make_plan(settings: CaptionerSettings, own_mb: float = 0.0, read: bool = Tru
     """
     available, limited_by = available_memory()
     available += own_mb
-    wanted = _plan_model(settings.model, settings, available, read)
-    models = [wanted]
-    # A checkpoint that is not what was asked for has no stand-in.
-    broken = wanted.problem.startswith(wanted.checkpoint)
-    if settings.stand_in not in ('', settings.model) and not broken:
-        models.append(_plan_model(settings.stand_in, settings, available, read))
+    models = [_plan_model(settings.model, settings, available, read)]
+    if not models[0].is_mistake:
+        models += [
+            _plan_model(model, settings, available, read)
+            for model in settings.stand_ins(settings.model) if model != settings.model]
     return Plan(settings, available, limited_by, memory_pressure(), models)
 
 
@@ -125,12 +125,14 @@ def held_by_this_process_mb() -> float:
 
 def _plan_model(
         model: str, settings: CaptionerSettings, available: float, read: bool) -> ModelPlan:
+    if model == 'server':
+        return _plan_server(settings, available)
     plan = ModelPlan(model, settings.checkpoint_for(model))
     reserve = settings.reserve_memory_mb
     try:
         size = os.path.getsize(plan.checkpoint) / MB
     except OSError as error:
-        plan.problem = f'{plan.checkpoint}: {error.strerror}'
+        plan.problem, plan.is_mistake = f'{plan.checkpoint}: {error.strerror}', True
         return plan
     left = available
     if model == 'mobilenet':
@@ -148,12 +150,46 @@ def _plan_model(
     refused = next((step for step in plan.steps if not step.fits), None)
     before = [step.name for step in plan.steps[:plan.steps.index(refused)]] if refused else None
     plan.problem = _other_problem(plan, settings, before, read)
+    plan.is_mistake = plan.problem.startswith(plan.checkpoint)
     if refused and not plan.problem:
-        plan.problem = (
-            f'stage {refused.name}: {refused.required_mb:.0f} MB needed with the reserve, '
-            f'{refused.available_mb:.0f} MB would be available')
-        plan.advice = _advice(plan, settings)
+        _refuse(plan, refused, settings)
     return plan
+
+
+def _plan_server(settings: CaptionerSettings, available: float) -> ModelPlan:
+    from ..models.errors import CheckpointError
+    from ..models.server.errors import ServerError, ServerOptionError
+    from ..models.server.model import ServerCaptioningModel, ServerOptions
+    plan = ModelPlan('server', settings.server_url or settings.server_command
+                     or settings.checkpoint_for('server'))
+    server = ServerCaptioningModel(
+        ServerOptions(**settings.server_options), settings.checkpoint_for('server'),
+        settings.checkpoint_sha256)
+    try:
+        server.read_files()
+    except (CheckpointError, ServerError) as error:
+        plan.problem = f'stage server_files: {error}'
+        plan.is_mistake = isinstance(error, (CheckpointError, ServerOptionError))
+        return plan
+    reserve, left = settings.reserve_memory_mb, available
+    plan.steps.append(Step('worker', WORKER_NEED_MB, WORKER_NEED_MB + reserve, left))
+    left -= WORKER_KEPT_MB
+    for stage in STAGES['server']:
+        need = server.need_mb if stage == 'server_start' else need_mb('server', stage)
+        plan.steps.append(Step(stage, need, need + reserve, left))
+        left -= server.need_mb if stage == 'server_start' else 0
+    plan.remaining_mb = left
+    refused = next((step for step in plan.steps if not step.fits), None)
+    if refused:
+        _refuse(plan, refused, settings)
+    return plan
+
+
+def _refuse(plan: ModelPlan, step: Step, settings: CaptionerSettings) -> None:
+    plan.problem = (
+        f'stage {step.name}: {step.required_mb:.0f} MB needed with the reserve, '
+        f'{step.available_mb:.0f} MB would be available')
+    plan.advice = _advice(plan, settings)
 
 
 def _other_problem(

@@ -17,6 +17,7 @@
 from dataclasses import dataclass
 import os
 from pathlib import Path
+from typing import Any
 
 from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
 
@@ -61,6 +62,17 @@ class CaptionerSettings:
     projector: str = ''
     prompt: str = DEFAULT_PROMPT
     server_image_size: int = 384
+
+    @property
+    def server_options(self) -> dict[str, Any]:
+        """Return the fields of ServerOptions."""
+        projector = self.projector and os.path.abspath(os.path.expanduser(self.projector))
+        return {
+            'url': self.server_url, 'command': self.server_command, 'binary': self.server_binary,
+            'model': self.server_model, 'projector': projector,
+            'image_size': self.server_image_size,
+            # A little sooner than the node, so that it is told what the server was at.
+            'start_timeout_s': 0.9 * self.configure_timeout_s}
 
     def stand_ins(self, lost: str) -> tuple[str, ...]:
         """

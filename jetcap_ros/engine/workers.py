@@ -15,7 +15,6 @@
 """The processes of the models: started for a model, kept account of, ended together."""
 
 from collections.abc import Callable
-import os
 import threading
 from typing import Any
 
@@ -100,18 +99,10 @@ class Workers:
             self._log(
                 'warning', f'{wanted} has no packed file beside it: the {model} model takes the '
                 f'shipped checkpoint. `jetcap pack {wanted}` makes one')
-        server = {
-            'url': settings.server_url, 'command': settings.server_command,
-            'binary': settings.server_binary, 'model': settings.server_model,
-            'projector': settings.projector and os.path.abspath(
-                os.path.expanduser(settings.projector)),
-            'image_size': settings.server_image_size,
-            # A little sooner than the node, so that it is told what the server was at.
-            'start_timeout_s': 0.9 * settings.configure_timeout_s}
         return {
             'name': model, 'checkpoint': checkpoint,
             'checkpoint_sha256': settings.checkpoint_sha256 if checkpoint == wanted else '',
             'quantize': settings.quantize, 'device': settings.device,
             'num_threads': settings.num_threads,
             'reserve_memory_mb': settings.reserve_memory_mb,
-            'server': server if model == 'server' else None}
+            'server': settings.server_options if model == 'server' else None}
