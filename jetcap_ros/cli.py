@@ -16,6 +16,7 @@
 
 import argparse
 import importlib
+import io
 import pkgutil
 import sys
 
@@ -44,6 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may be beyond the terminal
+            stream.reconfigure(errors='backslashreplace')
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)

@@ -42,8 +42,8 @@ NEEDED = {
               'test_managers.py', 'test_node.py', 'test_outputs.py', 'test_parameters.py',
               'test_pressure.py', 'test_reliability.py', 'test_replay_dds.py',
               'test_server_node.py'],
-    'rosbags': ['test_replay.py', 'test_replay_bag.py', 'test_replay_dds.py',
-                'test_replay_report.py'],
+    'rosbags': ['test_replay.py', 'test_replay_bag.py', 'test_replay_damage.py',
+                'test_replay_dds.py', 'test_replay_report.py'],
     'torch': ['test_checkpoints.py', 'test_encoders.py', 'test_evaluate.py',
               'test_hostile_checkpoints.py', 'test_models.py', 'test_training.py'],
     'torchvision': ['test_encoders.py']}

@@ -73,12 +73,13 @@ def test_page_has_pictures_with_what_the_node_said(photographs, tmp_path):
     result = subprocess.run(
         command('--images', photographs, '--out', tmp_path / 'out'), text=True,
         capture_output=True, timeout=120, env=environment(mark))
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 1, result.stderr  # for the damaged picture
+    assert 'demo: 1 pictures could not be read' in result.stderr
     assert not marked(mark)
     printed = re.findall(r'^  (\w+\.png) +(\d+) ms  (.+)  \((0\.\d\d), simple\)$', result.stdout,
                          re.MULTILINE)
     assert [name for name, *_ in printed] == 3 * ['astronaut.png'] + 3 * ['coffee.png']
-    assert 'damaged.png: not a picture' in result.stdout
+    assert 'damaged.png: it is damaged' in result.stdout
     captions = {name: caption for name, _, caption, _ in printed}
     assert captions['astronaut.png'] != captions['coffee.png']
 
@@ -208,9 +209,9 @@ def test_folder_without_pictures_is_refused(tmp_path, files, reason):
 
 
 def test_large_pictures_are_made_to_fit(tmp_path):
-    from jetcap_ros.demo.pictures import CAMERA_SIZE, read_picture
+    from jetcap_ros.demo.pictures import CAMERA_SIZE, picture_for_camera
     cv2.imwrite(str(tmp_path / 'wide.png'), np.full((300, 3000, 3), (255, 0, 0), np.uint8))
     cv2.imwrite(str(tmp_path / 'grey.png'), np.full((90, 70), 9, np.uint8))
-    wide, grey = read_picture(tmp_path / 'wide.png'), read_picture(tmp_path / 'grey.png')
+    wide, grey = (picture_for_camera(tmp_path / f'{name}.png') for name in ('wide', 'grey'))
     assert wide.shape == (64, CAMERA_SIZE[0], 3) and (wide == (0, 0, 255)).all()
     assert grey.shape == (90, 70, 3) and (grey == 9).all()

@@ -24,8 +24,9 @@ import zlib
 
 import cv2
 from hypothesis import given, settings, strategies as st
-from jetcap_ros.images.image_decoding import (
-    decode_compressed, decode_image, ENCODINGS, ImageError, MAX_JPEG_SCANS)
+from jetcap_ros.images.headers import MAX_JPEG_SCANS
+from jetcap_ros.images.image_decoding import decode_compressed, decode_image, ENCODINGS
+from jetcap_ros.images.limits import ImageError
 import numpy as np
 import pytest
 
@@ -388,12 +389,13 @@ def jpeg_of_declared_size(width, height):
     (compressed('jpeg', JPEG[:FRAME + 4]), 'no frame header'),
     (compressed('jpeg', b'\xff\xd8' + b'\xff' * 100_000), 'no frame header'),
     (compressed('jpeg', JPEG[:2] + JPEG[-2:]), 'no frame header'),
+    (compressed('jpeg', JPEG[:-80] + JPEG[-2:]), 'damaged .*premature end'),
     (compressed('jpeg', JPEG[:FRAME] + comments(1001) + JPEG[FRAME:]), 'no frame header'),
     (compressed('jpeg', jpeg_of_declared_size(65500, 65500)), 'megapixels; 64 are the limit'),
     (compressed('jpeg', jpeg_of_declared_size(0, 48)), 'empty: 0x48'),
-    (compressed('jpeg', JPEG[:-2] + b'\xff\xda' * MAX_JPEG_SCANS + JPEG[-2:]), '101 scans'),
+    (compressed('jpeg', JPEG[:-2] + b'\xff\xda\0\2' * MAX_JPEG_SCANS + JPEG[-2:]), '100 scans'),
     (compressed('png', PNG[:-20]), 'cannot decode .* damaged'),
-    (compressed('png', PNG[:20]), 'is neither JPEG nor PNG'),
+    (compressed('png', PNG[:20]), 'cut off after 20 bytes'),
     (compressed('png', png_header(60000, 60000)), '3600 megapixels; 64 are the limit'),
     (compressed('png', png_header(2 ** 31 - 1, 2 ** 31 - 1)), '64 are the limit'),
     (compressed('png', png_header(0, 7)), 'empty: 0x7'),

@@ -230,7 +230,7 @@ def test_caption_of_files(tmp_path, capfd, photograph):
     printed = capfd.readouterr()
     name, _, caption = printed.out.strip().partition('\t')
     assert name == str(picture) and len(caption.split()) >= 3
-    assert f'{noise}: no such file, or not a picture' in printed.err
+    assert f'{noise}: it is no picture of a known kind' in printed.err
     assert main(['caption', '--model', 'simple', '--json', str(picture)]) == 0
     assert json.loads(capfd.readouterr().out)['text'] == caption
 

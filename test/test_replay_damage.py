@@ -22,7 +22,6 @@ from mcap.writer import CompressionType, IndexType, Writer as McapWriter
 import numpy as np
 import pytest
 from replay_bags import image_message, START, STORE
-import yaml
 import zstandard
 
 TOPIC, TYPE = '/camera/image_raw', 'sensor_msgs/msg/Image'
@@ -109,7 +108,7 @@ def write_split(folder, parts, suffix='mcap', duration=None):
     stamps = [stamp for part in parts for stamp in part]
     duration = max(stamps) - min(stamps) if duration is None else duration
     topic = {'name': TOPIC, 'type': TYPE, 'serialization_format': 'cdr'}
-    (folder / 'metadata.yaml').write_text(yaml.safe_dump({'rosbag2_bagfile_information': {
+    (folder / 'metadata.yaml').write_text(json.dumps({'rosbag2_bagfile_information': {
         'version': 5, 'storage_identifier': suffix, 'relative_file_paths': names,
         'duration': {'nanoseconds': duration},
         'starting_time': {'nanoseconds_since_epoch': min(stamps)},

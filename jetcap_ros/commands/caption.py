@@ -15,7 +15,8 @@
 """
 Caption pictures.
 
-Prints one line a picture: its name, a tab, the caption.
+Prints one line a picture: its name, a tab, the caption. The exit code is 0 only if every picture
+was captioned; one that cannot be read is told, and the next follows.
 """
 
 import argparse
@@ -121,9 +122,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the caption of each picture; 1 if one of them could not be read."""
     import sys
 
-    import cv2
     from jetcap_ros.engine.captioner import Captioner, CaptionerError
     from jetcap_ros.errors import UserError
+    from jetcap_ros.images.picture import read_picture
 
     def log(severity: str, text: str) -> None:
         print(f'jetcap caption: {severity}: {text}', file=sys.stderr)
@@ -135,13 +136,14 @@ def run(args: argparse.Namespace) -> int:
         except CaptionerError as error:
             raise UserError(str(error)) from error
         for path in args.files:
-            picture = cv2.imread(path, cv2.IMREAD_COLOR)
-            if picture is None:
-                log('error', f'{path}: no such file, or not a picture')
+            try:
+                picture = read_picture(path)
+            except UserError as error:
+                log('error', str(error))
                 failed += 1
                 continue
             try:
-                caption = captioner.caption(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+                caption = captioner.caption(picture)
             except CaptionerError as error:
                 raise UserError(str(error)) from error
             if args.json:
@@ -151,4 +153,6 @@ def run(args: argparse.Namespace) -> int:
                 print(json.dumps({'file': path, **values}), flush=True)
             else:
                 print(f'{path}\t{caption.text}', flush=True)
+    if failed:
+        log('error', f'{failed} of {len(args.files)} pictures could not be read')
     return 1 if failed else 0

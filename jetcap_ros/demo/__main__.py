@@ -38,7 +38,7 @@ STAGE = re.compile(r'([\d.]+) s, RSS (\d+) MB, (\d+) MB available')
 
 
 def main() -> int:
-    """Run the demonstration; 1 if the robot failed, 2 if the pictures cannot be used."""
+    """Run the demonstration; 1 if the robot failed or a picture was left out, 2 if all were."""
     parser = argparse.ArgumentParser(prog='python -m jetcap_ros.demo', description=__doc__)
     parser.add_argument(
         '--out', type=Path, default=Path('demo'), help='folder for index.html (default: demo)')
@@ -75,14 +75,14 @@ def run(out: Path, folder: Path | None, model: str) -> None:
 
     :param folder: of the pictures; None for those of scikit-image.
     :raises UserError: if the pictures or `out` cannot be used.
-    :raises RuntimeError: if the node or the camera fails.
+    :raises RuntimeError: if the node or the camera fails, or a picture was left out.
     """
     try:
         import rclpy  # noqa: F401
     except ImportError as error:
         raise UserError(
             f'ROS 2 is not here ({error}): source its setup file, or run `make demo`') from error
-    from .pictures import find_pictures, read_picture
+    from .pictures import find_pictures, picture_for_camera
     from .robot import RATE_HZ, Robot
     pictures = find_pictures(folder)
     try:
@@ -106,7 +106,7 @@ def run(out: Path, folder: Path | None, model: str) -> None:
         def caption_all() -> None:
             for picture in pictures:
                 try:
-                    pixels = read_picture(picture.path)
+                    pixels = picture_for_camera(picture.path)
                 except UserError as error:
                     say(f'  {error}')
                     continue
@@ -133,6 +133,8 @@ def run(out: Path, folder: Path | None, model: str) -> None:
     page = out / 'index.html'
     write_page(page, steps, cards, diagnostics)
     say(f'written: {page}')
+    if len(cards) < len(pictures):
+        raise RuntimeError(f'{len(pictures) - len(cards)} pictures could not be read')
 
 
 def write_page(

@@ -28,7 +28,7 @@ import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from .pictures import read_picture
+from .pictures import picture_for_camera
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
 
 def make_frame(path: Path) -> Image:
     """Return a picture as a message that is not yet stamped."""
-    pixels = read_picture(path)
+    pixels = picture_for_camera(path)
     height, width = pixels.shape[:2]
     message = Image(height=height, width=width, encoding='rgb8', is_bigendian=0, step=3 * width)
     message.data = pixels.tobytes()

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from ..errors import UserError
+from ..images.picture import is_picture_file, KINDS, read_picture
 
 CAMERA_SIZE = (640, 480)  # larger pictures are made to fit, as a camera would have them
 
@@ -65,26 +66,22 @@ def find_pictures(folder: Path | None) -> list[Picture]:
     if not folder.is_dir():
         raise UserError(f'{folder}: no such folder')
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    pictures = [Picture(path) for path in files if cv2.haveImageReader(str(path))]
+    pictures = [Picture(path) for path in files if is_picture_file(path)]
     if not pictures:
-        raise UserError(
-            f'{folder}: no pictures among {len(files)} files, expected JPEG, PNG or another '
-            'format that OpenCV reads')
+        raise UserError(f'{folder}: no pictures among {len(files)} files, expected {KINDS}')
     return pictures
 
 
-def read_picture(path: Path) -> np.ndarray:
+def picture_for_camera(path: Path) -> np.ndarray:
     """
     Return a picture as (H, W, 3) uint8 RGB, made to fit CAMERA_SIZE.
 
-    :raises UserError: if it is damaged.
+    :raises UserError: if it cannot be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f'{path}: not a picture that OpenCV can read')
+    image = read_picture(path)
     height, width = image.shape[:2]
     scale = min(CAMERA_SIZE[0] / width, CAMERA_SIZE[1] / height)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return image

@@ -32,6 +32,7 @@ from . import protocol
 from .caption import Caption
 from .settings import CaptionerSettings
 from .stages import Stage
+from ..images.complaints import standard_error
 from ..images.preprocessing import jpeg_within, squash
 from ..memory.memory_utils import oom_kill_count
 
@@ -106,10 +107,11 @@ class WorkerProcess:
             sys.executable, '-m', 'jetcap_ros.engine.worker', '--socket', str(theirs.fileno()),
             '--parent', str(os.getpid())]
         try:
-            self._process = _starter.submit(
-                subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=2,
-                pass_fds=[theirs.fileno()], start_new_session=True,
-                env=worker_environment(settings['num_threads'])).result()
+            with standard_error:
+                self._process = _starter.submit(
+                    subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=2,
+                    pass_fds=[theirs.fileno()], start_new_session=True,
+                    env=worker_environment(settings['num_threads'])).result()
         except BaseException:
             self._end.close()
             raise

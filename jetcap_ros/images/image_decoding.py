@@ -25,12 +25,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-MAX_PIXELS = 64_000_000
-MAX_JPEG_SCANS = 100  # usual progressive files have about ten; each costs a pass over all pixels
-
-
-class ImageError(ValueError):
-    """A message that holds no usable colour or grey picture; the text says why."""
+from .limits import check_size, ImageError
+from .picture import decode_picture
 
 
 class _Encoding(NamedTuple):
@@ -42,7 +38,7 @@ class _Encoding(NamedTuple):
     planes: float = 1  # rows of data for each row of pixels
 
 
-def _encodings() -> dict:
+def _encodings() -> dict[str, _Encoding]:
     table = {
         '8UC1': _Encoding(np.uint8, 1, cv2.COLOR_GRAY2RGB),
         '8UC3': _Encoding(np.uint8, 3, cv2.COLOR_BGR2RGB),  # as OpenCV orders channels
@@ -92,7 +88,7 @@ def decode_image(message: Any) -> np.ndarray:
     """
     encoding = _find_encoding(message.encoding)
     width, height, step = int(message.width), int(message.height), int(message.step)
-    _check_size(width, height)
+    check_size(width, height)
     if width % encoding.multiple[0] or height % encoding.multiple[1]:
         raise ImageError(
             f'{message.encoding} needs a width that is a multiple of {encoding.multiple[0]} and '
@@ -133,21 +129,13 @@ def decode_compressed(message: Any) -> np.ndarray:
 
     :param message: anything with the fields `format` and `data` of sensor_msgs/CompressedImage.
     :return: (height, width, 3) uint8, RGB.
-    :raises ImageError: if the data is neither, is cut off, is larger than `MAX_PIXELS`, or is
-        a depth image.
+    :raises ImageError: if the data is neither, is damaged, is larger than `MAX_PIXELS`, or
+        is a depth image.
     """
     encoding_name, separator, compression = message.format.partition(';')
     if encoding_name.strip() in _DEPTH_ENCODINGS or 'compressedDepth' in compression:
         raise _depth_error(message.format)
-    data = _as_buffer(message.data)
-    _check_compressed(data, message.format)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise ImageError(f'cannot decode {_describe(data, message.format)}: {error}') from error
-    if pixels is None:
-        raise ImageError(f'cannot decode {_describe(data, message.format)}: it is damaged')
-
+    pixels = _decode(bytes(_as_buffer(message.data)), message.format)
     if pixels.ndim == 2:
         # A PNG keeps the mosaic of a Bayer image; a JPEG of it has been made grey before.
         mosaic = encoding_name.startswith('bayer_') and 'png' in compression
@@ -183,15 +171,6 @@ def _as_buffer(data: Any) -> memoryview:
         raise ImageError(f'the data is not a run of bytes: {error}') from error
 
 
-def _check_size(width: int, height: int) -> None:
-    if width <= 0 or height <= 0:
-        raise ImageError(f'the image is empty: {width}x{height}')
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f'{width}x{height} is {width * height / 1e6:.0f} megapixels; '
-            f'{MAX_PIXELS / 1e6:.0f} are the limit')
-
-
 def _to_rgb(pixels: np.ndarray, conversion: int | None) -> np.ndarray:
     pixels = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder('='))
     if conversion is not None:
@@ -206,42 +185,15 @@ def _to_rgb(pixels: np.ndarray, conversion: int | None) -> np.ndarray:
     return pixels
 
 
-def _check_compressed(data: memoryview, message_format: str) -> None:
-    """Read the size from the header, so that a small file cannot ask for much memory."""
-    if data[:2] == b'\xff\xd8':
-        content = bytes(data)
-        _check_size(*_jpeg_size(content))
-        # Inside the coded picture FF is always followed by 00 or D0-D7, so these are markers.
-        scans = content.count(b'\xff\xda')
-        if scans > MAX_JPEG_SCANS:
-            raise ImageError(f'the JPEG has {scans} scans; {MAX_JPEG_SCANS} are the limit')
-        if content.rfind(b'\xff\xd9') < content.rfind(b'\xff\xda'):
-            raise ImageError(f'the JPEG is cut off after {data.nbytes} bytes')
-    elif data[:8] == b'\x89PNG\r\n\x1a\n' and data[12:16] == b'IHDR' and data.nbytes >= 24:
-        _check_size(int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big'))
-    else:
+def _decode(data: bytes, message_format: str) -> Any:
+    if not data.startswith((b'\xff\xd8', b'\x89PNG\r\n\x1a\n')):
         raise ImageError(f'{_describe(data, message_format)} is neither JPEG nor PNG')
+    try:
+        return decode_picture(data, cv2.IMREAD_UNCHANGED)
+    except ImageError as error:
+        raise ImageError(f'cannot decode {_describe(data, message_format)}: {error}') from error
 
 
-def _describe(data: memoryview, message_format: str) -> str:
-    return (f'the compressed image (format {message_format[:60]!r}, {data.nbytes} bytes, '
-            f'starting {bytes(data[:8]).hex(" ") or "with nothing"})')
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Return width and height from the frame header (ITU-T T.81, B.2.2)."""
-    offset = 2
-    for _ in range(1000):  # segments; cameras write about ten
-        offset = content.find(b'\xff', offset)
-        if offset < 0 or offset + 9 > len(content):
-            break
-        marker = content[offset + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame of any kind
-            height = int.from_bytes(content[offset + 5:offset + 7], 'big')
-            width = int.from_bytes(content[offset + 7:offset + 9], 'big')
-            return width, height
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # without a length
-            offset += 1 if marker == 0xFF else 2
-        else:
-            offset += 2 + int.from_bytes(content[offset + 2:offset + 4], 'big')
-    raise ImageError(f'the JPEG has no frame header in its {len(content)} bytes')
+def _describe(data: bytes, message_format: str) -> str:
+    return (f'the compressed image (format {message_format[:60]!r}, {len(data)} bytes, '
+            f'starting {data[:8].hex(" ") or "with nothing"})')

@@ -34,6 +34,7 @@ A page with more to style puts its own <style> at the start of the body.
 
 import base64
 import pathlib
+from typing import Any
 
 import cv2
 import jinja2
@@ -63,7 +64,7 @@ def data_uri(jpeg: bytes) -> str:
     return 'data:image/jpeg;base64,' + base64.b64encode(jpeg).decode('ascii')
 
 
-def render_page(title: str, template: str, **values) -> str:
+def render_page(title: str, template: str, **values: Any) -> str:
     """
     Return a whole HTML page.
 

@@ -38,11 +38,9 @@ from mcap.records import Channel, Chunk, McapRecord, Message as McapMessage, Sch
 from mcap.stream_reader import StreamReader
 import zstandard
 
-from ..images.image_decoding import MAX_PIXELS
+from ..images.limits import MAX_BYTES
 
 SUFFIXES = ('.db3', '.mcap', '.db3.zstd', '.mcap.zstd')
-# Of a message or a chunk once it is unpacked: the largest picture, 8 bytes a pixel.
-MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 
 _MCAP_MAGIC = b'\x89MCAP0\r\n'

@@ -25,11 +25,11 @@ from tqdm import tqdm
 from .calibration import calibrate, plot_reliability
 from .checkpoint import save_atomically
 from .dataset import CaptionedPicture, check_images, read_captions
-from .features import read_image
 from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
 from ..engine.lazy_loader import LazyModel
 from ..errors import UserError
+from ..images.picture import read_picture
 from ..models.errors import CheckpointError
 
 
@@ -69,7 +69,7 @@ def caption_pictures(
     """Caption pictures one by one, as the robot does."""
     results = []
     for picture in tqdm(pictures, 'captions', unit='pictures', leave=False):
-        image = read_image(os.path.join(images, picture.file))
+        image = read_picture(os.path.join(images, picture.file))
         found = model.caption(image, beam, max_length)
         results.append(Result(
             picture.file, picture.source, found.text, found.log_probability, found.score,

@@ -23,12 +23,12 @@ from collections.abc import Sequence
 import hashlib
 import os
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..images.picture import read_picture
 from ..images.preprocessing import normalize, SIZE, squash
 from ..models.encoder import MobileNetEncoder
 
@@ -38,14 +38,6 @@ CROP_SIDE = (0.75, 0.95)
 RANDOM_SIDE = (0.7, 1.0)
 RANDOM_LIGHT = (0.7, 1.3)
 BATCH = 32
-
-
-def read_image(path: str) -> np.ndarray:
-    """Return the picture of a file as (H, W, 3) uint8 RGB, or raise UserError."""
-    image = cv2.imread(path, cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f'{path}: missing, or not a picture that OpenCV can read')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
@@ -121,7 +113,7 @@ def _fill(
             total=len(files), initial=done, desc='features', unit='pictures') as bar:
         for start in range(done, len(files), BATCH):
             names = files[start:start + BATCH]
-            pictures = [read_image(os.path.join(images, name)) for name in names]
+            pictures = [read_picture(os.path.join(images, name)) for name in names]
             for number in range(len(array)):
                 batch = np.concatenate([view(p, number, n) for p, n in zip(pictures, names)])
                 x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)

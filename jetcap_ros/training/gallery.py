@@ -20,10 +20,10 @@ import random
 
 import numpy as np
 
-from .features import read_image
 from .metrics import METRICS
 from ..images.drawing import draw_caption
 from ..images.page import data_uri, render_page, thumbnail
+from ..images.picture import read_picture
 
 COUNT = 12  # pictures of each kind
 TEMPLATE = """
@@ -58,7 +58,7 @@ def write_gallery(
     drawn = random.Random(0).sample(list(results), min(COUNT, len(results)))
 
     def show(result, attention=None) -> str:
-        image = read_image(os.path.join(images, result.file))
+        image = read_picture(os.path.join(images, result.file))
         return data_uri(thumbnail(draw_caption(image, '', attention)))
 
     parts = [

@@ -36,9 +36,10 @@ from .checkpoint import checkpoint_contents, load_weights, save_atomically
 from .cider import CiderD
 from .config import Stage
 from .decoding import decode, teacher_forcing
-from .features import cache_features, random_view, read_image
+from .features import cache_features, random_view
 from .meteor import sentence_meteor
 from ..errors import UserError
+from ..images.picture import read_picture
 from ..models.generation import WORD_GAIN
 from ..models.mobilenet import WordLayers
 from ..models.vocabulary import PAD
@@ -216,7 +217,7 @@ class StageRun:
         if self.stage.views:
             views = random.integers(self.stage.views, size=len(pictures))
             return None, self._on_device(self.features['train'][views, pictures]), views % 2 == 1
-        views = [random_view(read_image(os.path.join(
+        views = [random_view(read_picture(os.path.join(
             trainer.images, trainer.train.files[i])), random) for i in pictures]
         x = self._on_device(np.concatenate([image for image, _ in views]))
         with torch.no_grad():
