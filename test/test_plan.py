@@ -20,6 +20,7 @@ from pathlib import Path
 import subprocess
 import sys
 
+from fake_server import FakeServer
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
 from jetcap_ros.engine import needs, plan as planning
 from jetcap_ros.engine.lazy_loader import LazyModel
@@ -87,8 +88,11 @@ def test_the_stages_planned_are_those_of_the_loader(model):
     begun = []
     if model == 'mobilenet':
         pytest.importorskip('torch')
-    LazyModel('', model, reserve_memory_mb=0, on_begin=begun.append).model
-    plan = planning.make_plan(CaptionerSettings(model=model)).models[0]
+    with FakeServer('') as server:
+        settings = CaptionerSettings(model=model, server_url=server.url)
+        LazyModel('', model, reserve_memory_mb=0, server=settings.server_options,
+                  on_begin=begun.append).model
+        plan = planning.make_plan(settings).models[0]
     assert [step.name for step in plan.steps][-len(begun):] == begun == list(STAGES[model])
 
 
