@@ -29,8 +29,8 @@ from ros_domain import reserve_domain  # noqa: E402, from the folder of the line
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 DOMAIN, RESERVED = reserve_domain()
 os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
-if 'PYTEST_XDIST_WORKER' in os.environ:  # threads that wait for each other's cores cost most
-    os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Threads that wait for each other on a busy machine cost more than they bring.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 # What a script runs in the background ignores SIGINT, and hands that on to all it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
