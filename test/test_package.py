@@ -40,8 +40,8 @@ ROSDEP = {
     'jinja2': 'python3-jinja2', 'torch': 'python3-torch', 'tqdm': 'python3-tqdm'}
 EXTRAS = {
     'torchvision': 'train', 'matplotlib': 'train', 'yaml': 'train', 'pycocoevalcap': 'evaluate',
-    'rosbags': 'replay', 'mcap': 'replay', 'ruamel': 'replay', 'zstandard': 'replay',
-    'distributed': 'dask'}
+    'rosbags': 'replay', 'mcap': 'replay', 'lz4': 'replay', 'ruamel': 'replay',
+    'zstandard': 'replay', 'distributed': 'dask'}
 DISTRIBUTIONS = {'yaml': 'PyYAML', 'ruamel': 'ruamel.yaml'}  # where unlike the module
 OPTIONAL = {'bondpy', 'cv_bridge'}  # used where a robot has them
 
