@@ -38,11 +38,12 @@ from jetcap_ros.models.mobilenet import (
 from jetcap_ros.models.vocabulary import Vocabulary
 from jetcap_ros.models.weight_reader import WeightReader
 from jetcap_ros.training import bleu, cider
+from jetcap_ros.training.caption_files import read_captions
 from jetcap_ros.training.checkpoint import (
     build_model, checkpoint_contents, load_checkpoint)
 from jetcap_ros.training.config import read_config, write_config
 from jetcap_ros.training.dataset import (
-    build_vocabulary, check_images, encode, read_captions, tokenize)
+    build_vocabulary, check_images, encode, tokenize)
 from jetcap_ros.training.decoding import decode, teacher_forcing
 from jetcap_ros.training.embeddings import read_glove
 from jetcap_ros.training.encoder_weights import load_encoder_weights
@@ -538,60 +539,6 @@ def test_weights_of_efficientnet_take_in_their_own_normalization(tmp_path):
 
 
 # Formats
-
-def test_flickr_csv_and_tab(tmp_path):
-    path = tmp_path / 'captions.txt'
-    path.write_text('image,caption\na.jpg,A dog runs .\na.jpg,"A dog, brown, runs"\nb.jpg,A cat\n')
-    assert [(p.file, p.captions) for p in read_captions(str(path))] == [
-        ('a.jpg', ['A dog runs .', 'A dog, brown, runs']), ('b.jpg', ['A cat'])]
-    path.write_text('a.jpg#0\tA dog "runs" .\na.jpg#1\tA dog, brown\n')
-    pictures = read_captions(str(path))
-    assert [(p.file, p.captions) for p in pictures] == [
-        ('a.jpg', ['A dog "runs" .', 'A dog, brown'])]
-
-
-def test_hashed_split_is_stable_and_about_a_tenth(tmp_path):
-    path = tmp_path / 'captions.txt'
-    path.write_text(''.join(f'{i}.jpg,A dog\n' for i in range(500)))
-    one, two = read_captions(str(path)), read_captions(str(path))
-    assert one == two
-    assert 25 < sum(p.split == 'val' for p in one) < 75
-
-
-def test_coco_json(tmp_path):
-    path = tmp_path / 'captions.json'
-    path.write_text(json.dumps({
-        'images': [{'id': 7, 'file_name': 'x.jpg'}, {'id': 8, 'file_name': 'y.jpg'}],
-        'annotations': [{'image_id': 7, 'caption': 'A man'}, {'image_id': 7, 'caption': 'Man'}]}))
-    assert [(p.file, p.captions) for p in read_captions(str(path))] == [
-        ('x.jpg', ['A man', 'Man'])]
-
-
-def test_json_lines_of_one_line(tmp_path):
-    path = tmp_path / 'one.jsonl'
-    path.write_text('{"file": "a.jpg", "split": "val", "captions": ["A dog"], "source": "s"}\n')
-    picture, = read_captions(str(path))
-    assert (picture.split, picture.source) == ('val', 's')
-
-
-@pytest.mark.parametrize('text, message', [
-    ('', 'empty'),
-    ('\n \n', 'empty'),
-    ('{"file": "a", "split": "train", "captions": []}', 'no picture has a caption'),
-    ('{"file": "a", "split": "train"}\n{"x": 1}', ":1: no 'captions'"),
-    ('{"file": "a", "split": "dev", "captions": ["b"]}', "split is 'dev'"),
-    ('{"file": "a", "split": "train", "captions": "b"}', 'not a list'),
-    ('{"file": "a", "split": "train", "captions": ["b"]}\n{broken', ':2:'),
-    ('{"images": [{"id": 1}], "annotations": []}', 'not a COCO caption file'),
-    ('just a text', 'expected a picture and a caption'),
-])
-def test_bad_caption_files(tmp_path, text, message):
-    path = tmp_path / 'captions'
-    path.write_text(text)
-    with pytest.raises(UserError) as raised:
-        read_captions(str(path))
-    assert message in str(raised.value) and str(path) in str(raised.value)
-
 
 def test_missing_files_are_named(drawn, tmp_path, capsys):
     with pytest.raises(UserError, match='No such file'):

@@ -23,8 +23,9 @@ import torch
 from tqdm import tqdm
 
 from .calibration import calibrate, plot_reliability
+from .caption_files import CaptionedPicture, read_captions
 from .checkpoint import save_atomically
-from .dataset import CaptionedPicture, check_images, read_captions
+from .dataset import check_images
 from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
 from ..engine.lazy_loader import LazyModel

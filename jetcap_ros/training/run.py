@@ -20,9 +20,10 @@ import os
 
 import torch
 
+from .caption_files import read_captions
 from .checkpoint import build_model, checkpoint_contents, load_checkpoint
 from .config import check_stages, make_stage, read_config, TrainingConfig, write_config
-from .dataset import check_images, read_captions
+from .dataset import check_images
 from .decoding import initialize
 from .embeddings import read_glove
 from .encoder_weights import load_encoder_weights

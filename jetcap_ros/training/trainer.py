@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from .caption_files import CaptionedPicture
 from .checkpoint import average_checkpoints, checkpoint_contents, save_atomically
 from .cider import CiderD
 from .config import TrainingConfig
-from .dataset import build_vocabulary, CaptionedPicture, encode, tokenize
+from .dataset import build_vocabulary, encode, tokenize
 from .stage_run import StageRun
 from .teachers import Teachers
 from ..errors import UserError
