@@ -16,7 +16,7 @@
 Average the weights of checkpoints that went on from the same ones.
 
 Such an average fits new pictures better than its parts. `jetcap evaluate --calibrate` gives it a
-score again, `jetcap pack` packs it.
+score again, `jetcap pack` packs it. The exit code is 0 only if the file was written.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the average and say of what it is."""
     from ..errors import UserError
+    from ..outputs import require_file
     from ..training.checkpoint import average_checkpoints
     count = len(args.checkpoints)
     try:
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'--parts {args.parts}: together {sum(parts):.6g}, expected 1')
     if not args.out.endswith('.pth'):
         raise UserError(f'--out {args.out}: expected a name that ends in .pth')
+    require_file(args.out)
     average_checkpoints(args.checkpoints, parts, args.out)
     print(f'{args.out}: ' + ' + '.join(
         f'{part:.4g} {path}' for part, path in zip(parts, args.checkpoints)))

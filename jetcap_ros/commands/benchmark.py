@@ -17,7 +17,7 @@ Measure memory and time, and try out what happens when memory is short.
 
 Runs the node, its worker and the flow they replace on this machine, and prints tables; progress
 goes to stderr. Needs torch, torchvision and ROS. Other programs that keep the cores busy falsify
-what is measured.
+what is measured. The exit code is 0 only if all was measured and no target missed.
 """
 
 import argparse
@@ -55,16 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print, and return 1 if a target was missed or the node died in the sweep."""
     import importlib.util
+    import math
     import os
     import signal
     import sys
     import tempfile
 
     from jetcap_ros.errors import UserError
+    from jetcap_ros.outputs import require_file
     unknown = set(args.parts) - set(PARTS)
     if unknown:
         raise UserError(f'{unknown.pop()!r} is none of {", ".join(PARTS)}')
-    if min(args.limits) < 20 or args.minutes <= 0:
+    if min(args.limits) < 20 or not 0 < args.minutes < math.inf:
         raise UserError('--limits are at least 20 MB, --minutes more than 0')
     if args.checkpoint and not os.path.isfile(args.checkpoint):
         raise UserError(f'{args.checkpoint}: no such file')
@@ -76,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(f'the flow to compare with needs it: pip install {" ".join(missing)}')
+    for option, path in (('--json', args.json), ('--chart', args.chart)):
+        if path:
+            require_file(path, option)
     checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
     # The nodes are in sessions of their own: whoever ends us must not leave them behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -17,10 +17,12 @@ Score the captions of a checkpoint against those of people.
 
 BLEU-1 to 4, METEOR, ROUGE-L and CIDEr x 100, by pycocoevalcap, for each source of the pictures
 (METEOR and the PTB tokenizer need Java). With --out: the scores as JSON, the captions as JSON
-lines and a page with the best, the worst and random pictures.
+lines and a page with the best, the worst and random pictures. A picture that cannot be read is an
+error: the exit code is 0 only if all were captioned.
 """
 
 import argparse
+import math
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +55,19 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from ..errors import UserError
     from ..engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
+    from ..outputs import require_file, require_folder
     for name, value, most in (
             ('--beam', args.beam, MAX_BEAM_SIZE), ('--max-length', args.max_length, MAX_LENGTH)):
         if not 1 <= value <= most:
             raise UserError(f'{name} {value}: expected 1 to {most}')
+    for name, number in (
+            ('--length-penalty', args.length_penalty), ('--word-gain', args.word_gain)):
+        if number is not None and not math.isfinite(number):
+            raise UserError(f'{name} {number}: expected a number')
+    if args.out:
+        require_folder(args.out)
+    if args.calibrate:
+        require_file(args.checkpoint, '--calibrate: CHECKPOINT')
     from ..training.evaluation import evaluate
     print('\n\n'.join(evaluate(args)))
     return 0

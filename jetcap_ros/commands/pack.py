@@ -17,7 +17,7 @@ Turn a `.pth` checkpoint into a packed file.
 
 A packed file is safetensors: int8 weights with per-channel scales, the vocabulary and the
 architecture. Both models read it, the simple one reads nothing else, and nothing in it can be
-executed.
+executed. The exit code is 0 only if the file was written.
 """
 
 import argparse

@@ -20,6 +20,9 @@ IMAGES is the folder its file names are relative to. Stages, in the order of the
 `frozen` (the encoder stays as it is), `fine-tune` (its late blocks learn too), `self-critical`
 (the decoder learns to score high in CIDEr-D). Ended at any time, a run goes on where it was when
 the same command is given again.
+
+A picture that is missing or cannot be read is an error: the exit code is 0 only if the run ended
+and left none out.
 """
 
 import argparse
@@ -57,6 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print the path of the trained checkpoint."""
+    from ..errors import UserError
+    from ..outputs import require_folder
+    if not args.save_every >= 0:  # nan is not
+        raise UserError(f'--save-every {args.save_every}: expected 0 or more seconds')
+    require_folder(args.out)
+    if args.cache:
+        require_folder(args.cache, '--cache')
     from ..training.run import train
     print(train(args))
     return 0

@@ -15,7 +15,8 @@
 """
 Show pictures to a camera, have the node caption them, and write a page of what it said.
 
-The node runs as on a robot: a process of its own, driven through its lifecycle services.
+The node runs as on a robot: a process of its own, driven through its lifecycle services. The exit
+code is 0 only if every picture was captioned.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import time
 from typing import Any
 
 from ..errors import UserError
+from ..outputs import require_folder
 
 TIMES = 3  # captions to wait for, of each picture
 CAPTION_S = 30  # for them to come; a slow computer takes a second each
@@ -85,10 +87,7 @@ def run(out: Path, folder: Path | None, model: str) -> None:
     from .pictures import find_pictures, picture_for_camera
     from .robot import RATE_HZ, Robot
     pictures = find_pictures(folder)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'{out}: {error.strerror}') from error
+    require_folder(out)
     say(f'{len(pictures)} pictures at {RATE_HZ:.0f} Hz; '
         f'to look on: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
     steps: list[dict[str, Any]] = []
