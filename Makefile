@@ -6,7 +6,8 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-msgs \
 	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
 DEMO_IMAGES ?=
-JOBS ?= 3
+# One more than cores: tests wait, too.
+JOBS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: test test-all demo clean
 

@@ -133,6 +133,13 @@ def test_files_that_are_named_exist(name):
             and not (ROOT / code).exists() and not (ROOT / 'jetcap_ros' / code).exists()] == []
 
 
+@pytest.mark.parametrize('name', ['README.md', 'docs/architecture.md'])
+def test_every_room_is_listed(name):
+    text = (ROOT / name).read_text(encoding='utf-8')
+    listed = set(re.findall(r'`(?:jetcap_ros/)?(\w+)/?`', text))
+    assert {path.parent.name for path in ROOT.glob('jetcap_ros/*/__init__.py')} - listed == set()
+
+
 def test_settings_in_the_readme_exist():
     pytest.importorskip('rclpy')
     from jetcap_ros.node.parameters import SPECS
