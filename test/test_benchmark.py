@@ -99,7 +99,8 @@ def test_a_child_that_fails_or_hangs_leaves_nothing():
     started = time.monotonic()
     with pytest.raises(processes.ChildFailed, match='not done after 1 s'):
         processes.run_child(
-            ['-c', 'import subprocess; subprocess.run(["sleep", "60"])'], timeout=1)
+            ['-c', 'import subprocess; '
+             'subprocess.run(["sleep", "60"], start_new_session=True)'], timeout=1)
     assert time.monotonic() - started < 10
     assert children() == before
 

@@ -58,11 +58,22 @@ def run_child(
 
 
 def end_group(child: subprocess.Popen[Any]) -> None:
-    """Kill what is left of a child and its process group, and reap it."""
+    """Kill what is left of a child, its process group and its descendants, and reap it."""
+    family = []
+    if child.poll() is None:  # nodes and workers are in sessions of their own
+        try:
+            family = psutil.Process(child.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            pass
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
     child.wait()
 
 
