@@ -44,6 +44,7 @@ setup(
     extras_require={
         'opencv': ['opencv-python-headless'],  # where the distribution's OpenCV is not there
         'torch': ['torch>=2.1'],
+        'onnxruntime': ['onnxruntime'],  # runs the simple model faster
         'replay': replay,
         'train': train,
         'evaluate': evaluate,

@@ -28,9 +28,10 @@ from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.mobilenet import MobileNetCaptioningModel
 from jetcap_ros.models.packed import pack
 from jetcap_ros.models.quantization import apply_dynamic_quantization
-from jetcap_ros.models.simple import compact_product, opencv_product, SimpleCaptioningModel
+from jetcap_ros.models.runtimes.fastest import Fastest
+from jetcap_ros.models.simple import SimpleCaptioningModel
 from jetcap_ros.models.torch_products import has_int8_engine, int8_product
-from jetcap_ros.models.weight import quantize_rows, Weight
+from jetcap_ros.models.weight import quantize_rows
 from jetcap_ros.models.weight_reader import WeightReader
 from model_files import checkpoint, features, picture, plain_tokens
 import numpy as np
@@ -183,25 +184,6 @@ def test_scores_follow_the_calibration(small, tmp_path):
     assert plain.score == pytest.approx(np.exp(plain.log_probability))
 
 
-@pytest.mark.parametrize('make', [opencv_product, compact_product])
-@pytest.mark.parametrize('quantized', [False, True])
-@pytest.mark.parametrize('n, m', [(301, 358), (1, 7), (5, 1), (37, 4), (64, 2), (1, 1)])
-def test_opencv_products_of_changing_numbers_of_rows(monkeypatch, make, quantized, n, m):
-    monkeypatch.setattr('jetcap_ros.models.simple.MAX_ROWS', 200)
-    rng = np.random.default_rng(0)
-    weight = Weight(rng.normal(size=(n, m)).astype(np.float32))
-    if quantized:
-        weight = quantize_rows(weight.values)
-    bias = rng.normal(size=n).astype(np.float32)
-    product = make(weight, bias)
-    results = []
-    for rows in (1, 3, 3, 1, 49, 2, 20, 1):
-        x = rng.normal(size=(rows, m)).astype(np.float32)
-        results.append((product(x), x @ weight.dequantized().T + bias))
-    for found, expected in results:  # none was written over by a later one
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-
-
 @pytest.fixture(params=[e for e in torch.backends.quantized.supported_engines if e != 'none'])
 def engine(request):
     """Use one of torch's int8 engines; qnnpack is the one for ARM."""
@@ -308,7 +290,7 @@ def test_the_simple_model_names_the_command_for_a_pth(small):
     with pytest.raises(CheckpointError, match='jetcap pack .*plain.pth'):
         load(small.plain, 'simple')
     with pytest.raises(CheckpointError, match='jetcap pack'):
-        SimpleCaptioningModel(read_checkpoint(small.plain))
+        SimpleCaptioningModel(read_checkpoint(small.plain), Fastest([]))
 
 
 @pytest.mark.parametrize('name, expected', [

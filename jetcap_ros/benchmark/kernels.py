@@ -37,7 +37,7 @@ def products() -> Table:
     import torch
 
     from ..models.weight import quantize_rows, Weight
-    from ..models.simple import opencv_product
+    from ..models.runtimes.opencv import opencv_product
     from ..models.torch_products import int8_product
     generator = np.random.default_rng(0)
     values = generator.standard_normal((ROWS, COLUMNS)).astype(np.float32)
@@ -67,7 +67,9 @@ def image_products() -> Table:
     import numpy as np
 
     from ..models.weight import quantize_rows, Weight
-    from ..models.simple import compact_product, opencv_product
+    from ..models.runtimes.blas import numpy_product
+    from ..models.runtimes.opencv import (
+        convolution_product, matrix_product, opencv_product)
     from ..models.torch_products import int8_product
     generator = np.random.default_rng(0)
     weight = quantize_rows(
@@ -75,13 +77,15 @@ def image_products() -> Table:
     bias = np.zeros(IMAGE_ROWS, np.float32)
     cells = generator.standard_normal((CELLS, IMAGE_COLUMNS)).astype(np.float32)
 
-    def numpy_product(weight: Weight, bias: np.ndarray) -> Callable[[np.ndarray], object]:
+    def plain_product(weight: Weight, bias: np.ndarray) -> Callable[[np.ndarray], object]:
         values = weight.dequantized()
         return lambda x: x @ values.T + bias
 
     ways = [
-        ('NumPy', numpy_product), ("OpenCV's DNN module", opencv_product),
-        ('the same, of int8 made float32 in blocks (simple model)', compact_product),
+        ('NumPy', plain_product), ("OpenCV's DNN module", opencv_product),
+        ('NumPy, of int8 made float32 in blocks (simple model)', numpy_product),
+        ("OpenCV's DNN module, the same (simple model)", matrix_product),
+        ('the same, as a convolution (simple model before OpenCV 4.7)', convolution_product),
         ('torch, int8, input in two parts (full model)', int8_product)]
     rows = []
     for name, make in ways:
@@ -135,7 +139,7 @@ def _opencv_encoder(threads: int) -> Callable[[], object]:
     from ..models.architectures import describe_encoder, parameter_shapes
     from ..models.onnx_graph import encoder_graph
     from ..models.weight import Weight
-    from ..models.simple import load_graph
+    from ..models.runtimes.opencv import load_graph
     cv2.setNumThreads(threads)
     blocks = describe_encoder('mobilenet_v3_small')
     shapes = parameter_shapes(blocks)

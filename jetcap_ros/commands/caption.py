@@ -50,6 +50,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         '--device', choices=('cpu', 'cuda', 'auto'), default='cpu',
         help='where the full model runs (default: %(default)s)')
     parser.add_argument(
+        '--runtime', choices=('auto', 'opencv', 'onnxruntime'), default='auto',
+        help='what the simple model runs in (default: the fastest here of what is installed)')
+    parser.add_argument(
         '--threads', type=int, default=0, metavar='N', help='0: all cores (default)')
     add_server_arguments(parser)
 
@@ -108,7 +111,8 @@ def engine_settings(args: argparse.Namespace) -> 'CaptionerSettings':
     return CaptionerSettings(
         model=args.model, fallback=args.fallback, checkpoint=args.checkpoint,
         beam_size=args.beam, max_length=args.max_length, quantize=args.quantize,
-        device=args.device, num_threads=max(0, args.threads), **server_settings(args))
+        device=args.device, runtime=args.runtime, num_threads=max(0, args.threads),
+        **server_settings(args))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

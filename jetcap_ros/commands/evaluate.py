@@ -47,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='fit the score to these pictures, and store it with the options of '
                              'the search in CHECKPOINT (.pth)')
     parser.add_argument('--device', choices=('cpu', 'cuda', 'auto'), default='cpu')
+    parser.add_argument('--runtime', choices=('auto', 'opencv', 'onnxruntime'), default='auto',
+                        help='what the simple model runs in')
     parser.add_argument('--threads', type=int, default=0, help='of the processor (0: all)')
     parser.add_argument('--out', metavar='DIR', help='folder for results')
 

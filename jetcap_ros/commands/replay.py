@@ -161,7 +161,8 @@ def _settings(args: argparse.Namespace) -> Any:
         'model': engine.model, 'fallback': engine.fallback, 'checkpoint': checkpoint,
         # Every process, and whoever goes on tomorrow, shall use the very same.
         'checkpoint_sha256': digest, 'quantize': engine.quantize, 'device': engine.device,
-        'beam_size': engine.beam_size, 'max_length': engine.max_length,
+        'runtime': engine.runtime, 'beam_size': engine.beam_size,
+        'max_length': engine.max_length,
         **(server_settings(args) if engine.model == 'server' else {})})
 
 

@@ -19,11 +19,13 @@ Importing this file imports no framework.
 """
 
 from collections.abc import Callable
+import importlib.util
 import os
 from types import ModuleType
 from typing import Any, TYPE_CHECKING, TypeVar
+import warnings
 
-from .settings import DEVICES, MODELS, QUANTIZE, SHIPPED_CHECKPOINT
+from .settings import DEVICES, MODELS, QUANTIZE, RUNTIMES, SHIPPED_CHECKPOINT
 from .stages import NEED_MB, need_mb, run_stage, Stage
 from ..memory.file_pages import release_file_pages
 from ..memory.memory_utils import MB, pre_cleanup, process_memory, safe_import_wrapper
@@ -31,6 +33,8 @@ from ..memory.memory_utils import MB, pre_cleanup, process_memory, safe_import_w
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from ..models.mobilenet import MobileNetCaptioningModel
+    from ..models.runtimes import Runtime
+    from ..models.runtimes.fastest import Fastest
     from ..models.server.model import ServerCaptioningModel
     from ..models.simple import SimpleCaptioningModel
 
@@ -62,9 +66,10 @@ class LazyModel:
     """
     A captioning model that is loaded when `model` is first asked for.
 
-    :param name: 'mobilenet' (torch), 'simple' (OpenCV and NumPy) or 'server'.
+    :param name: 'mobilenet' (torch), 'simple' (no framework) or 'server'.
     :param checkpoint: path of a packed file, or of a `.pth` for 'mobilenet'; empty: the shipped
         one. Of a server of our own, its GGUF file.
+    :param runtime: one of RUNTIMES, for 'simple'.
     :param num_threads: 0 for all cores.
     :param server: the fields of ServerOptions, for 'server'.
     :param on_begin: called with the name of each stage that begins.
@@ -73,11 +78,13 @@ class LazyModel:
 
     def __init__(
             self, checkpoint: str = '', name: str = 'mobilenet', checkpoint_sha256: str = '',
-            quantize: str = 'int8', device: str = 'cpu', num_threads: int = 0,
-            reserve_memory_mb: float = 150, server: dict[str, Any] | None = None,
+            quantize: str = 'int8', device: str = 'cpu', runtime: str = 'auto',
+            num_threads: int = 0, reserve_memory_mb: float = 150,
+            server: dict[str, Any] | None = None,
             on_begin: Callable[[str], None] = lambda name: None,
             on_stage: Callable[[Stage], None] = lambda stage: None) -> None:
-        for value, choices in ((name, MODELS), (quantize, QUANTIZE), (device, DEVICES)):
+        for value, choices in (
+                (name, MODELS), (quantize, QUANTIZE), (device, DEVICES), (runtime, RUNTIMES)):
             if value not in choices:
                 raise ValueError(f'{value!r} is none of {", ".join(choices)}')
         self._checkpoint_path = checkpoint or SHIPPED_CHECKPOINT
@@ -85,6 +92,7 @@ class LazyModel:
         self._sha256 = checkpoint_sha256
         self._quantize = quantize
         self._device = device
+        self._runtime = runtime
         self._num_threads = num_threads
         self._reserve = reserve_memory_mb
         self._on_begin = on_begin
@@ -93,6 +101,7 @@ class LazyModel:
         self._server: ServerCaptioningModel | None = None
         self._model: Any = None
         self.checkpoint: Checkpoint | None = None
+        self.facts: dict[str, str] = {}  # what the simple model runs in, and why
 
     @property
     def model(self) -> Any:
@@ -146,19 +155,40 @@ class LazyModel:
 
     def _load_simple(self) -> 'SimpleCaptioningModel':
         checkpoint = self.checkpoint = self._run('metadata', self._read_metadata)
-
-        def import_model() -> type['SimpleCaptioningModel']:
-            import cv2
-            cv2.setNumThreads(self._num_threads or -1)
-            from ..models.simple import SimpleCaptioningModel
-            release_file_pages()
-            return SimpleCaptioningModel
-
-        model_class = self._run('opencv', import_model)
-        model = self._run('weights', lambda: model_class(checkpoint))
+        runtimes = self._load_runtimes()
+        from ..models.simple import SimpleCaptioningModel
+        model = self._run('weights', lambda: SimpleCaptioningModel(checkpoint, runtimes))
+        self.facts = runtimes.facts
         self._run('cleanup', pre_cleanup)
         self._run('warm_up', lambda: self._warm_up(model))
         return model
+
+    def _load_runtimes(self) -> 'Fastest':
+        """Import what the simple model is to run in; 'auto': what is installed, and fits."""
+        from ..models.runtimes.blas import numpy_runtime
+        from ..models.runtimes.fastest import Fastest
+        runtimes = [numpy_runtime()]
+        if self._runtime != 'onnxruntime':
+            runtimes.append(self._run('opencv', self._import_opencv))
+        if self._runtime == 'auto' and importlib.util.find_spec('onnxruntime'):
+            try:
+                runtimes.append(self._run('onnxruntime', self._import_onnx_runtime))
+            except (ImportError, MemoryError) as error:
+                warnings.warn(f'the simple model does without ONNX Runtime: {error}')
+        elif self._runtime == 'onnxruntime':
+            runtimes.append(self._run('onnxruntime', self._import_onnx_runtime))
+        release_file_pages()
+        return Fastest(runtimes)
+
+    def _import_opencv(self) -> 'Runtime':
+        safe_import_wrapper('cv2', NEED_MB['opencv'])
+        from ..models.runtimes.opencv import opencv_runtime
+        return opencv_runtime(self._num_threads)
+
+    def _import_onnx_runtime(self) -> 'Runtime':
+        safe_import_wrapper('onnxruntime', NEED_MB['onnxruntime'])
+        from ..models.runtimes.onnx import onnx_runtime
+        return onnx_runtime(self._num_threads)
 
     def _load_mobilenet(self) -> 'MobileNetCaptioningModel':
         self._run('quantization', lazy_load_quantization)

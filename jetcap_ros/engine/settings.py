@@ -19,11 +19,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..models.runtimes import RUNTIMES
 from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
 
 __all__ = [
     'CaptionerSettings', 'DEFAULT_PROMPT', 'DEVICES', 'FALLBACKS', 'MAX_BEAM_SIZE', 'MAX_LENGTH',
-    'MAX_PROMPT', 'MODELS', 'QUANTIZE', 'SERVER_IMAGE_SIZES', 'SHIPPED_CHECKPOINT']
+    'MAX_PROMPT', 'MODELS', 'QUANTIZE', 'RUNTIMES', 'SERVER_IMAGE_SIZES',
+    'SHIPPED_CHECKPOINT']
 
 SHIPPED_CHECKPOINT = str(
     Path(__file__).parent.parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
@@ -47,6 +49,7 @@ class CaptionerSettings:
     checkpoint_sha256: str = ''
     quantize: str = 'int8'
     device: str = 'cpu'
+    runtime: str = 'auto'
     min_available_memory_mb: float = 800
     reserve_memory_mb: float = 150
     configure_timeout_s: float = 120.0

@@ -40,11 +40,12 @@ STAGES = {
 # A Python with NumPy, before it can check for itself: what it takes, and what it keeps.
 WORKER_NEED_MB, WORKER_KEPT_MB = 40, 16
 # What a stage takes, in MB. Importing torch reads some 230 MB of libraries too, OpenCV 20, but
-# those pages are the file's: the kernel takes them back under pressure.
+# those pages are the file's: the kernel takes them back under pressure. ONNX Runtime, which is
+# optional, takes 20 and has its network beside OpenCV's until the faster one is known.
 NEED_MB = {
     'quantization': 10, 'metadata': 10, 'torch': 280, 'model_class': 10, 'instance': 10,
     'weights': 30, 'cleanup': 0, 'warm_up': 10, 'opencv': 10, 'server_files': 10,
-    'server_start': 10, 'vision': 10}
+    'server_start': 10, 'vision': 10, 'onnxruntime': 60}
 # And for each MB of the checkpoint. The simple model reads graphs in float32, several times their
 # size while they are read, and has OpenCV arrange the weights when they are first used.
 NEED_PER_MB = {

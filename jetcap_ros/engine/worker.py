@@ -96,7 +96,8 @@ def _facts(model: LazyModel) -> dict[str, Any]:
         return {}
     facts = {
         'checkpoint': checkpoint.path, 'checkpoint SHA-256': sha256(checkpoint.path),
-        'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary)}
+        'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary),
+        **model.facts}
     if 'torch' in sys.modules:
         facts['torch'] = sys.modules['torch'].__version__
     return facts

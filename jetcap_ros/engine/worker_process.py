@@ -98,7 +98,7 @@ class WorkerProcess:
         self.facts: dict[str, Any] = {}  # what it says of its checkpoint and libraries
         self._on_stage = on_stage
         self._log = log
-        self._stage = 'start'
+        self.stage = 'start'
         self._request = threading.Lock()
         self._reaping = threading.Lock()
         self._oom_kills = oom_kill_count()
@@ -133,13 +133,13 @@ class WorkerProcess:
             while True:
                 message, _ = self._receive(deadline)
                 if message['kind'] == 'begin':
-                    self._stage = str(message.get('stage'))
+                    self.stage = str(message.get('stage'))
                 elif message['kind'] == 'error':
                     text = f'stage {message.get("stage")}: {message.get("text")}'
                     self._end_process()
                     raise WorkerError(str(message.get('error')), text)
                 elif message['kind'] == 'ready':
-                    self._stage = 'idle'
+                    self.stage = 'idle'
                     facts = message.get('facts')
                     self.facts = facts if isinstance(facts, dict) else {}
                     self.rss_mb = float(message.get('rss_mb') or 0)
@@ -158,7 +158,7 @@ class WorkerProcess:
             jpeg_within(image, settings.server_image_size) if self.name == 'server'
             else squash(image).data.cast('B'))
         with self._request:
-            self._stage = 'caption'
+            self.stage = 'caption'
             timeout = settings.inference_timeout_s
             deadline = time.monotonic() + timeout
             self._send(
@@ -171,7 +171,7 @@ class WorkerProcess:
                 if message['kind'] in ('caption', 'error', 'failed'):
                     break
                 self._note(message)
-            self._stage = 'idle'
+            self.stage = 'idle'
             if message['kind'] == 'failed':
                 self._end_process()
                 raise WorkerError('server', str(message.get('text')))
@@ -241,7 +241,7 @@ class WorkerProcess:
                 raise self._gone() from None
             except protocol.ProtocolError as error:
                 self._end_process()
-                raise WorkerError('protocol', f'stage {self._stage}: {error}') from error
+                raise WorkerError('protocol', f'stage {self.stage}: {error}') from error
 
     def _end_process(self) -> None:
         with self._reaping:
@@ -266,7 +266,7 @@ class WorkerProcess:
 
     def _hangs(self) -> WorkerError:
         self._end_process()
-        return WorkerError('hang', f'the worker hung in stage {self._stage} and was ended')
+        return WorkerError('hang', f'the worker hung in stage {self.stage} and was ended')
 
     def _stopped(self) -> WorkerError | None:
         try:
@@ -275,7 +275,7 @@ class WorkerProcess:
         except psutil.Error:
             return None
         self._end_process()
-        return WorkerError('hang', f'the worker was stopped in stage {self._stage} and was ended')
+        return WorkerError('hang', f'the worker was stopped in stage {self.stage} and was ended')
 
     def _gone(self) -> WorkerError:
         """Say how the worker ended."""
@@ -287,11 +287,11 @@ class WorkerProcess:
         if code == -signal.SIGKILL and kills is not None and kills > (self._oom_kills or 0):
             return WorkerError(
                 'oom', f'the worker was killed by the kernel for lack of memory in stage '
-                f'{self._stage}')
+                f'{self.stage}')
         how = f'exit code {code}'
         if code < 0:
             try:
                 how = signal.Signals(-code).name
             except ValueError:
                 how = f'signal {-code}'
-        return WorkerError('crash', f'the worker died in stage {self._stage} ({how})')
+        return WorkerError('crash', f'the worker died in stage {self.stage} ({how})')

@@ -40,11 +40,14 @@ class Workers:
         self._lock = threading.Lock()
         self._processes: list[WorkerProcess] = []
         self._closed = False
+        self._avoid_onnxruntime = False
         self._announced: set[str] = set()
 
     def start(self, model: str, settings: CaptionerSettings) -> WorkerProcess:
         """
         Return a worker that has loaded a model.
+
+        ONNX Runtime is optional: if a process dies of it, the next one does without.
 
         :raises MemoryError: if there is too little memory to begin.
         :raises WorkerError: if it could not be loaded, or all were closed meanwhile.
@@ -65,10 +68,19 @@ class Workers:
             self._processes.append(worker)
         try:
             worker.load(settings.configure_timeout_s)
-        except BaseException:
+        except BaseException as error:
             self.end(worker)
+            if isinstance(error, WorkerError) and self._blames_onnxruntime(worker, error):
+                self._avoid_onnxruntime = True
+                self._log('warning', f'{error}; it is tried without ONNX Runtime')
+                return self.start(model, settings)
             raise
         return worker
+
+    def _blames_onnxruntime(self, worker: WorkerProcess, error: WorkerError) -> bool:
+        begun = [*(stage.name for stage in worker.stages), worker.stage]
+        return error.kind in ('crash', 'hang') and 'onnxruntime' in begun \
+            and not self._avoid_onnxruntime and not self._closed
 
     def end(self, worker: WorkerProcess) -> None:
         """End one; its memory is the system's again."""
@@ -103,6 +115,7 @@ class Workers:
             'name': model, 'checkpoint': checkpoint,
             'checkpoint_sha256': settings.checkpoint_sha256 if checkpoint == wanted else '',
             'quantize': settings.quantize, 'device': settings.device,
+            'runtime': 'opencv' if self._avoid_onnxruntime else settings.runtime,
             'num_threads': settings.num_threads,
             'reserve_memory_mb': settings.reserve_memory_mb,
             'server': settings.server_options if model == 'server' else None}

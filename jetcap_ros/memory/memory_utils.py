@@ -38,6 +38,7 @@ from typing import NamedTuple
 import psutil
 
 MB = 1 << 20  # bytes
+PIP_NAMES = {'cv2': 'opencv-python-headless'}  # of modules that are called otherwise
 UNLIMITED = 1 << 60  # bytes; v1 writes about twice this where there is no limit
 
 
@@ -166,7 +167,17 @@ def safe_import_wrapper(name: str, need_mb: float) -> ModuleType:
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise MemoryError(shortage) from error
         raise ImportError(
-            f'cannot import {name}: {type(error).__name__}: {error}', name=name) from error
+            f'cannot import {name}: {type(error).__name__}: {error}{_advice(name, error)}',
+            name=name) from error
+
+
+def _advice(name: str, error: BaseException) -> str:
+    """Return what to do about an import that failed, where it is known."""
+    if isinstance(error, ModuleNotFoundError) and error.name == name:
+        return f'; pip install {PIP_NAMES.get(name, name)}'
+    # On aarch64: a library that was to be loaded before others took the place it needs.
+    tls = re.search(r'(/\S+): cannot allocate memory in static TLS block', str(error))
+    return f'; start again with LD_PRELOAD={tls[1]} in the environment' if tls else ''
 
 
 def memory_pressure(root: str = '/') -> float | None:

@@ -13,12 +13,12 @@
 # limitations under the License.
 
 """
-Write ONNX graphs in memory, for OpenCV's DNN module: encoders, and products.
+Write ONNX graphs in memory, for the runtimes that read them: encoders, and products.
 
 A packed checkpoint holds each weight once, as int8; the graph is written when a model is loaded.
 Only the few fields of the format that a chain of convolutions needs are written, so no ONNX
 library is required on the robot. Field numbers: onnx.proto, operator set 9, which OpenCV reads
-from 4.5 on.
+from 4.5 on, but for the products of whole numbers, which came with 10.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,8 @@ from .architectures import Block, Convolution, SqueezeExcitation
 from .weight import Weight
 
 OPERATOR_SET = 9
-FLOAT, ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 1, 2, 7
+FLOAT, UINT8, INT8, INT32 = 1, 2, 3, 6
+ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 2, 7
 MAX_MAP = 1 << 18  # values of a feature map, if it can be had in parts
 ROWS = 128  # of a weight that are in float32 at a time while it is written
 
@@ -73,9 +74,9 @@ def _attribute(name: str, value: Attribute) -> bytes:
     return _bytes(5, _bytes(1, name) + body)
 
 
-def _value_info(name: str, shape: Sequence[int]) -> bytes:
-    dimensions = b''.join(_bytes(1, _number(1, size)) for size in shape)
-    tensor = _number(1, FLOAT) + _bytes(2, dimensions)
+def _value_info(name: str, shape: Sequence[int], kind: int) -> bytes:
+    dimensions = b''.join(_bytes(1, _number(1, size) if size else b'') for size in shape)
+    tensor = _number(1, kind) + _bytes(2, dimensions)
     return _bytes(1, name) + _bytes(2, _bytes(1, tensor))
 
 
@@ -88,9 +89,10 @@ class _Graph:
     makes a copy less of a file than of bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, least_width: int = 0, operator_set: int = OPERATOR_SET) -> None:
+        self.least_width = least_width
         self.file = os.fdopen(os.memfd_create('graph'), 'wb')
-        self.file.write(_number(1, 7) + _bytes(8, _bytes(1, '') + _number(2, OPERATOR_SET)))
+        self.file.write(_number(1, 7) + _bytes(8, _bytes(1, '') + _number(2, operator_set)))
         self._add(_bytes(2, 'graph'))
         self._nodes = 0
         self._shared: dict[float, str] = {}
@@ -119,16 +121,27 @@ class _Graph:
             self.file.write(np.ascontiguousarray(values, '<f4').data)
         return name
 
+    def integers(self, name: str, values: np.ndarray) -> str:
+        """Write (u)int8 values; like a weight, which is written as float32."""
+        kind = UINT8 if values.dtype == np.uint8 else INT8
+        self._add(_bytes(
+            5, b''.join(_number(1, size) for size in values.shape) + _number(2, kind)
+            + _bytes(8, name) + _bytes(9, values.tobytes())))
+        return name
+
     def constant(self, value: float) -> str:
         if value not in self._shared:
             self._shared[value] = self.weight(
                 f'constant_{value}', Weight(np.array([value], np.float32)))
         return self._shared[value]
 
-    def model(self, inputs: Mapping[str, Sequence[int]], output: str) -> BinaryIO:
+    def model(
+            self, inputs: Mapping[str, Sequence[int]], output: str, output_rank: int,
+            kinds: tuple[int, int] = (FLOAT, FLOAT)) -> BinaryIO:
+        """Return the file; a size of 0 is any, kinds are those of all inputs and of the output."""
         for name, shape in inputs.items():
-            self._add(_bytes(11, _value_info(name, shape)))
-        self._add(_bytes(12, _value_info(output, ())))
+            self._add(_bytes(11, _value_info(name, shape, kinds[0])))
+        self._add(_bytes(12, _value_info(output, (0,) * output_rank, kinds[1])))
         self.file.flush()
         return self.file
 
@@ -144,46 +157,65 @@ class _Graph:
         return x
 
 
-def encoder_graph(blocks: list[Block], read: Read, size: int) -> BinaryIO:
+def encoder_graph(
+        blocks: list[Block], read: Read, size: int, least_width: int = 0) -> BinaryIO:
     """
     Return the file of an ONNX model, from 'image' (1, 3, size, size) to 'features' (1, C, h, w).
 
     :param blocks: the encoder, as `describe_encoder` gives it.
     :param read: gives the parameter of a name, batch normalization folded in.
+    :param least_width: that a map is padded to for a depthwise convolution of 3x3.
     """
-    graph = _Graph()
+    graph = _Graph(least_width)
     x, side = 'image', size
     for block in blocks:
         plain = [layer for layer in block.layers if isinstance(layer, Convolution)]
         if len(block.layers) == 3 and [layer.depthwise for layer in plain] == [False, True, False]:
             # In groups of 16 channels, as kernels have them.
             channels = max(16, MAX_MAP // side ** 2 // 16 * 16)
-            y = _bottleneck(graph, plain, x, read, channels)
+            y = _bottleneck(graph, plain, x, read, channels, side)
         else:
             y = x
             for layer in block.layers:
                 if isinstance(layer, SqueezeExcitation):
                     y = _squeeze_excitation(graph, layer, y, read)
                 else:
-                    y = _layer(graph, layer, y, *_parameters(layer.name, read))
+                    y = _layer(graph, layer, y, *_parameters(layer.name, read), side)
         x = graph.node('Add', [x, y]) if block.residual else y
         for layer in block.layers:
             side //= getattr(layer, 'stride', 1)
-    return graph.model({'image': (1, 3, size, size)}, x)
+    return graph.model({'image': (1, 3, size, size)}, x, 4)
 
 
 def linear_graph(weight: Weight, bias: np.ndarray) -> BinaryIO:
     """Return the file of an ONNX model of x @ weight.T + bias, for any number of rows."""
     graph = _Graph()
     inputs = ['x', graph.weight('weight', weight), graph.weight('bias', Weight(bias))]
-    return graph.model({'x': (1, weight.values.shape[1])}, graph.node(
-        'Gemm', inputs, alpha=1.0, beta=1.0, transA=0, transB=1))
+    y = graph.node('Gemm', inputs, alpha=1.0, beta=1.0, transA=0, transB=1)
+    return graph.model({'x': (0, weight.values.shape[1])}, y, 2)
 
 
 def product_graph(rows: int, inner: int) -> BinaryIO:
     """Return the file of an ONNX model of a @ b for a (rows, inner) and any b (inner, columns)."""
     graph = _Graph()
-    return graph.model({'a': (rows, inner), 'b': (inner, 1)}, graph.node('MatMul', ['a', 'b']))
+    return graph.model({'a': (rows, inner), 'b': (inner, 1)}, graph.node('MatMul', ['a', 'b']), 2)
+
+
+def convolution_graph(rows: int, inner: int) -> BinaryIO:
+    """Return the file of an ONNX model: the same, of (1, inner, columns, 1) and a weight."""
+    graph = _Graph()
+    return graph.model(
+        {'x': (1, inner, 1, 1), 'weight': (rows, inner, 1, 1)},
+        graph.node('Conv', ['x', 'weight'], kernel_shape=[1, 1]), 4)
+
+
+def integer_graph(values: np.ndarray, zero: int) -> BinaryIO:
+    """Return the file of an ONNX model of (x - zero) @ values.T: uint8 x, int8 values, int32."""
+    graph = _Graph(operator_set=10)
+    inputs = ['x', graph.integers('weight', np.ascontiguousarray(values.T)),
+              graph.integers('zero', np.array(zero, np.uint8))]
+    return graph.model(
+        {'x': (0, values.shape[1])}, graph.node('MatMulInteger', inputs), 2, (UINT8, INT32))
 
 
 def _parameters(name: str, read: Read) -> tuple[Weight, Weight]:
@@ -192,7 +224,7 @@ def _parameters(name: str, read: Read) -> tuple[Weight, Weight]:
 
 def _convolution(
         graph: _Graph, name: str, x: str, weight: Weight, bias: Weight | None = None,
-        kernel: int = 1, stride: int = 1, groups: int = 1) -> str:
+        kernel: int = 1, stride: int = 1, groups: int = 1, padding: int = 0) -> str:
     inputs = [x, graph.weight(name + '.weight', weight)]
     if bias is not None:
         inputs.append(graph.weight(name + '.bias', bias))
@@ -200,16 +232,23 @@ def _convolution(
     # no faster; it is the default.
     strides = {'strides': [stride] * 2} if stride > 1 else {}
     return graph.node(
-        'Conv', inputs, group=groups, kernel_shape=[kernel] * 2, pads=[kernel // 2] * 4, **strides)
+        'Conv', inputs, group=groups, kernel_shape=[kernel] * 2, pads=[padding] * 4, **strides)
 
 
 def _layer(
-        graph: _Graph, layer: Convolution, x: str, weight: Weight, bias: Weight,
+        graph: _Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
         part: str = '') -> str:
+    """Return the output of a layer; `side` is that of its input."""
+    narrow = layer.depthwise and layer.kernel == 3 and side + 2 < graph.least_width
+    if narrow:
+        x = graph.node('Pad', [x], pads=[0, 0, 1, 1, 0, 0, 1, graph.least_width - side - 1])
     y = _convolution(
         graph, layer.name + part, x, weight, bias, layer.kernel, layer.stride,
-        len(weight.values) if layer.depthwise else 1)
-    return graph.activation(layer.activation, y)
+        len(weight.values) if layer.depthwise else 1, 0 if narrow else layer.kernel // 2)
+    y = graph.activation(layer.activation, y)
+    if narrow:
+        y = graph.node('Slice', [y], axes=[3], starts=[0], ends=[-(-side // layer.stride)])
+    return y
 
 
 def _squeeze_excitation(
@@ -225,7 +264,8 @@ def _squeeze_excitation(
 
 
 def _bottleneck(
-        graph: _Graph, layers: Sequence[Convolution], x: str, read: Read, channels: int) -> str:
+        graph: _Graph, layers: Sequence[Convolution], x: str, read: Read, channels: int,
+        side: int) -> str:
     """
     Return the output of an inverted residual, with so many channels in its middle at a time.
 
@@ -236,8 +276,8 @@ def _bottleneck(
     total = ''
     for start in range(0, expand.out_channels, channels):
         part, name = slice(start, start + channels), f'.{start}'
-        y = _layer(graph, expand, x, w1.rows(part), b1.rows(part), name)
-        y = _layer(graph, depthwise, y, w2.rows(part), b2.rows(part), name)
+        y = _layer(graph, expand, x, w1.rows(part), b1.rows(part), side, name)
+        y = _layer(graph, depthwise, y, w2.rows(part), b2.rows(part), side, name)
         y = _convolution(
             graph, project.name + name, y, w3.columns(start, start + channels),
             None if total else b3)

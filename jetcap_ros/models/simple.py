@@ -13,87 +13,22 @@
 # limitations under the License.
 
 """
-The simple captioning model: OpenCV runs the encoder and the products, NumPy the rest.
+The simple captioning model: the same weights, vocabulary and search as the full one.
 
-The same weights, vocabulary and search as the full model, in a fraction of its memory, since no
-deep learning framework is loaded.
+It takes a fraction of the full model's memory, since no deep learning framework is loaded: a
+runtime made for inference has the encoder and the products, NumPy the rest.
 """
 
-from typing import Any, BinaryIO
-
-import cv2
 import numpy as np
 
 from .checkpoint import Checkpoint
-from .decoder import Decoder, Product
+from .decoder import Decoder
 from .errors import CheckpointError
 from .generation import CaptioningModel
-from .onnx_graph import encoder_graph, linear_graph, product_graph, ROWS
-from .weight import Weight
+from .runtimes.fastest import Fastest
 from .weight_reader import WeightReader
 from .word_detector import WordDetector
 from ..images.preprocessing import SIZE
-from ..memory.memory_utils import pre_cleanup
-
-MAX_ROWS = 8192  # of a graph's weight
-
-
-def opencv_product(weight: Weight, bias: np.ndarray) -> Product:
-    """
-    Return a product on OpenCV's DNN module.
-
-    Three rows cost it as much as one, which NumPy's does not offer, and it shares the encoder's
-    threads.
-    """
-    # To read a graph takes four times its size: a large vocabulary is read in parts.
-    parts = [slice(start, start + MAX_ROWS) for start in range(0, len(bias), MAX_ROWS)]
-    nets = [load_graph(linear_graph(weight.rows(part), bias[part])) for part in parts]
-
-    def product(x: np.ndarray) -> np.ndarray:
-        results = []
-        for net in nets:
-            net.setInput(np.ascontiguousarray(x))
-            results.append(net.forward())
-        return results[0] if len(results) == 1 else np.concatenate(results, axis=1)
-    return product
-
-
-def compact_product(weight: Weight, bias: np.ndarray) -> Product:
-    """
-    Return a product that keeps the weight as it is stored, for what is needed once an image.
-
-    OpenCV would hold the weight twice, as it is and as its kernels want it, in float32. Here
-    int8 values become float32 a few rows at a time.
-    """
-    count, inner = weight.values.shape
-    rows = min(ROWS, count)
-    block = np.empty((rows, inner), np.float32)
-    net = load_graph(product_graph(rows, inner))
-
-    def product(x: np.ndarray) -> np.ndarray:
-        net.setInput(np.ascontiguousarray(x.T), 'b')
-        result = np.empty((count, len(x)), np.float32)
-        for start in range(0, count, rows):
-            start = min(start, count - rows)  # all blocks of one shape
-            np.copyto(block, weight.values[start:start + rows])
-            net.setInput(block, 'a')
-            result[start:start + rows] = net.forward()
-        if weight.scale is not None:
-            result *= weight.scale[:, None]
-        result += bias[:, None]
-        return result.T
-    return product
-
-
-def load_graph(graph: BinaryIO) -> Any:
-    """Return the OpenCV network of a file, which is closed; RuntimeError if it cannot be built."""
-    try:
-        with graph:
-            return cv2.dnn.readNetFromONNX(f'/proc/self/fd/{graph.fileno()}')
-    except cv2.error as error:
-        raise RuntimeError(f'OpenCV {cv2.__version__} cannot build the model: {error}') from error
-    finally:
-        pre_cleanup()  # what reading took is several times what stays
 
 
 class SimpleCaptioningModel(CaptioningModel):
@@ -101,12 +36,13 @@ class SimpleCaptioningModel(CaptioningModel):
     Captions images of 224x224 without a deep learning framework.
 
     :param checkpoint: a packed one.
+    :param runtimes: what it runs in.
     :raises CheckpointError: if it is a `.pth`, or damaged.
     """
 
     name = 'simple'
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, runtimes: Fastest) -> None:
         if not checkpoint.packed:
             raise CheckpointError(
                 f'{checkpoint.path}: the simple model reads packed files only; make one with '
@@ -116,15 +52,15 @@ class SimpleCaptioningModel(CaptioningModel):
         with WeightReader(checkpoint) as reader:
             self.decoder = Decoder(
                 lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
-                checkpoint.decoder_dim, checkpoint.attention_dim, opencv_product, compact_product)
+                checkpoint.decoder_dim, checkpoint.attention_dim, runtimes.product,
+                runtimes.image_product)
             if checkpoint.words:
                 self.word_detector = WordDetector(
-                    lambda name: reader.read(f'words.{name}'), compact_product)
-            self._encoder = load_graph(encoder_graph(
-                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE))
+                    lambda name: reader.read(f'words.{name}'), runtimes.image_product)
+            self._encoder = runtimes.encoder(
+                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE)
 
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""
-        self._encoder.setInput(np.asarray(image, np.float32))
-        features: np.ndarray = self._encoder.forward()[0]
+        features: np.ndarray = self._encoder(np.asarray(image, np.float32))[0]
         return features.reshape(len(features), -1).T

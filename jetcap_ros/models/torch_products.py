@@ -21,21 +21,15 @@ import numpy as np
 import torch
 
 from .decoder import Product
+from .int8_input import joined, LEVELS, two_parts
 from .weight import Weight
-
-# Torch quantizes an input to 0..255 by its range. Inputs are kept in the lower half of that, since
-# older CPUs add two products of full range in 16 bits, which would overflow.
-LEVELS = 63
 
 
 def int8_product(weight: Weight, bias: np.ndarray) -> Product:
     """
-    Return a product with int8 weights.
+    Return a product with int8 weights, handed to torch as they are stored.
 
-    Its input is split into a coarse and a fine part of 7 bits each, which go through the int8
-    kernel as rows of one matrix: a word costs the same, since reading the weights is what takes
-    the time, and captions are those of float32 inputs. The weights are handed to torch as they
-    are stored: no float32 copy of them is made.
+    Torch quantizes an input to 0..255 by its range.
     """
     assert weight.scale is not None
     values = np.ascontiguousarray(weight.values)
@@ -55,21 +49,11 @@ def int8_product(weight: Weight, bias: np.ndarray) -> Product:
     linear = torch.ops.quantized.linear_dynamic.default
 
     def product(x: np.ndarray) -> np.ndarray:
-        count = len(x)
-        step = np.float32(max(float(x.max()), -float(x.min()), 1e-30) / LEVELS)
-        rows = np.zeros((2 * count + 1, columns), np.float32)
-        coarse, fine = rows[:count, :inner], rows[count:-1, :inner]
-        np.divide(x, step, out=fine)
-        np.rint(fine, out=coarse)
-        fine -= coarse
-        fine *= 2 * LEVELS
+        rows = np.zeros((2 * len(x) + 1, columns), np.float32)
+        rows[:-1, :inner], step = two_parts(x)
         # The last row gives all rows the range in which torch's own step is 1.
         rows[-1, :2] = -LEVELS, 255 - LEVELS
-        y: np.ndarray = linear(torch.from_numpy(rows), packed).numpy()
-        result = y[count:-1]
-        result *= np.float32(0.5 / LEVELS)
-        result += y[:count]
-        result *= step
+        result = joined(linear(torch.from_numpy(rows), packed).numpy()[:-1], step)
         result += bias
         return result
     return product

@@ -26,7 +26,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ..engine.settings import (
-    DEFAULT_PROMPT, FALLBACKS, MAX_BEAM_SIZE, MAX_LENGTH, MAX_PROMPT, MODELS, SERVER_IMAGE_SIZES)
+    DEFAULT_PROMPT, FALLBACKS, MAX_BEAM_SIZE, MAX_LENGTH, MAX_PROMPT, MODELS, RUNTIMES,
+    SERVER_IMAGE_SIZES)
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ PARAMETERS = (
                   'Weights of the full model; without an int8 engine in torch: a warning and none.',
                   choices=('int8', 'none')),
     ParameterSpec('device', 'cpu', 'Where the full model runs.', choices=('cpu', 'cuda', 'auto')),
+    ParameterSpec('runtime', 'auto',
+                  'What the simple model runs in; auto: the fastest here of what is installed.',
+                  choices=RUNTIMES),
     ParameterSpec('min_available_memory_mb', 800.0,
                   'Memory that must be available before anything of the full model is imported, '
                   'in MB.', (0.0, 1048576.0), live=True),

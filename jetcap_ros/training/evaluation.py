@@ -52,7 +52,7 @@ def load(args) -> LazyModel:
     """Return the model that the arguments of `jetcap evaluate` ask for, loaded."""
     lazy = LazyModel(
         args.checkpoint, args.model, quantize=args.quantize, device=args.device,
-        num_threads=args.threads, reserve_memory_mb=0)
+        runtime=args.runtime, num_threads=args.threads, reserve_memory_mb=0)
     try:
         model = lazy.model
     except (CheckpointError, ImportError, MemoryError, RuntimeError) as error:

@@ -1,0 +1,103 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Which runtime is the fastest on this machine, for each kind of work: found by timing them."""
+
+from collections.abc import Callable, Mapping, Sequence
+import functools
+import time
+
+import numpy as np
+
+from . import Encoder, Runtime
+from ..architectures import Block
+from ..decoder import MakeProduct, Product
+from ..onnx_graph import Read
+from ..weight import Weight
+
+SAMPLE_ROWS = 512  # of a weight, that products are tried with
+BEAMS, CELLS = 3, 49  # rows of the inputs that they are tried with
+MOST_RUNS, ENOUGH_S = 5, 0.02
+
+
+class Fastest:
+    """
+    Makes encoders and products in the runtime that is the fastest for them.
+
+    :param runtimes: what to choose from; for each kind of work one of them at least.
+    """
+
+    def __init__(self, runtimes: Sequence[Runtime]) -> None:
+        self._runtimes = runtimes
+        self._chosen: dict[str, str] = {}
+        self._ms: dict[str, dict[str, float]] = {}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Return what was chosen for each kind of work, and its timings if there was a choice."""
+        facts = {}
+        for kind, name in self._chosen.items():
+            timings = ', '.join(f'{n}: {ms:.3g} ms' for n, ms in self._ms.get(kind, {}).items())
+            facts[f'runtime of the {kind}'] = name + (f' ({timings})' if timings else '')
+        return facts
+
+    def encoder(self, blocks: list[Block], read: Read, size: int) -> Encoder:
+        """Return an encoder."""
+        encoders = {
+            runtime.name: runtime.encoder(blocks, read, size)
+            for runtime in self._runtimes if runtime.encoder}
+        image = np.zeros((1, 3, size, size), np.float32)
+        return encoders[self._choose('encoder', {
+            name: functools.partial(encoder, image) for name, encoder in encoders.items()})]
+
+    def product(self, weight: Weight, bias: np.ndarray) -> Product:
+        """Return a product for each word: arranged to be fast."""
+        makers = {r.name: r.product for r in self._runtimes if r.product}
+        return self._product('word products', makers, BEAMS, weight, bias)
+
+    def image_product(self, weight: Weight, bias: np.ndarray) -> Product:
+        """Return a product for once an image: the weight stays as it is stored."""
+        makers = {r.name: r.image_product for r in self._runtimes if r.image_product}
+        return self._product('image products', makers, CELLS, weight, bias)
+
+    def _product(
+            self, kind: str, makers: Mapping[str, MakeProduct], rows: int, weight: Weight,
+            bias: np.ndarray) -> Product:
+        if kind not in self._chosen and len(makers) == 1:
+            self._chosen[kind], = makers
+        if kind not in self._chosen:
+            sample = weight.rows(slice(SAMPLE_ROWS))
+            x = np.ones((rows, weight.values.shape[1]), np.float32)
+            self._choose(kind, {
+                name: functools.partial(make(sample, bias[:SAMPLE_ROWS]), x)
+                for name, make in makers.items()}, len(weight.values) / len(sample.values))
+        return makers[self._chosen[kind]](weight, bias)
+
+    def _choose(
+            self, kind: str, ways: Mapping[str, Callable[[], object]], scale: float = 1) -> str:
+        """Return the name of the fastest way; `scale` is from what was timed to the whole."""
+        timings = self._ms[kind] = {
+            name: 1e3 * scale * _seconds(way) for name, way in ways.items() if len(ways) > 1}
+        self._chosen[kind] = min(ways, key=lambda name: timings.get(name, 0))
+        return self._chosen[kind]
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    """Return the shortest of a few runs after a first one; a slow way is not run often."""
+    runs: list[float] = []
+    while len(runs) <= MOST_RUNS and sum(runs) < ENOUGH_S or len(runs) < 2:
+        started = time.perf_counter()
+        way()
+        runs.append(time.perf_counter() - started)
+    return min(runs[1:])
