@@ -59,7 +59,7 @@ setup(
     license='Apache-2.0',
     entry_points={
         'console_scripts': [
-            'captioner = jetcap_ros.node.captioner_node:main',
+            'captioner = jetcap_ros.node.__main__:main',
             'jetcap = jetcap_ros.cli:main',
         ],
     },

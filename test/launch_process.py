@@ -65,8 +65,8 @@ class LaunchProcess:
             executables: dict[str, str] = {}) -> None:
         self.domain, self._reserved = reserve_domain()
         write_prefix(prefix, {
-            'jetcap_ros/captioner': f'#!/bin/sh\nexec {sys.executable} -m '
-                                    'jetcap_ros.node.captioner_node "$@"\n', **executables})
+            'jetcap_ros/captioner': f'#!/bin/sh\nexec {sys.executable} -m jetcap_ros.node "$@"\n',
+            **executables})
         prefixes = os.environ.get('AMENT_PREFIX_PATH', sys.prefix)
         self._output = tempfile.TemporaryFile('w+')
         self.process = subprocess.Popen(

@@ -155,7 +155,7 @@ def test_frames_of_a_camera_arrive(photographs, tmp_path, monkeypatch):
     assert times[-1] - times[0] < 2 * 19 / RATE_HZ  # with the default room, one in ten arrives
 
 
-@pytest.mark.parametrize('victim', ['node.captioner_node', 'demo.camera'])
+@pytest.mark.parametrize('victim', ['node', 'demo.camera'])
 def test_death_of_a_process_is_reported(photographs, tmp_path, victim):
     mark = f'death {tmp_path}'
     process = subprocess.Popen(

@@ -14,7 +14,7 @@
 
 """The cameras of the node: their subscriptions, newest frames and outputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 import threading
 import time
@@ -24,9 +24,9 @@ import numpy as np
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
 from sensor_msgs.msg import CompressedImage, Image
 
+from .clocks import stamp_ns, too_old
 from .outputs import Outputs
 from ..images.image_decoding import decode_compressed, decode_image
 
@@ -60,33 +60,11 @@ class Counters:
     bad: int = 0  # could not be decoded
 
 
-def camera_names(topics: Sequence[str], given: Sequence[str]) -> list[str]:
-    """
-    Return a name for the outputs of each camera: the given ones, else from the namespaces.
-
-    :raises ValueError: if names are given, but not one for each topic, or one comes twice.
-    """
-    given = [name for name in given if name]
-    if given:
-        if len(given) != len(topics) or len(set(given)) != len(given):
-            raise ValueError(
-                f'camera_names has {len(given)} names for {len(topics)} image_topics, expected '
-                'one for each, each once')
-        return given
-    parts = [[part for part in topic.split('/') if part] for topic in topics]
-    # /front/camera/image_raw and /rear/camera/image_raw are front_camera and rear_camera.
-    names = [path[:-1][-1] if path[:-1] else path[-1] for path in parts]
-    if len(set(names)) < len(names):
-        names = ['_'.join(path[:-1] or path) for path in parts]
-    if len(set(names)) < len(names):
-        names = ['_'.join(path) for path in parts]
-    return names
-
-
 class Camera:
     """
     One image topic and the outputs for it.
 
+    :param topic: resolved, with the transport's suffix.
     :param prefix: of the outputs: '~' for a single camera, '~/<name>' for several.
     :param on_frame: called when a frame has come, from the executor's thread.
     """
@@ -95,9 +73,8 @@ class Camera:
             self, node: LifecycleNode, topic: str, name: str, prefix: str,
             on_frame: Callable[[], None]) -> None:
         self.name = name
-        base = node.resolve_topic_name(topic)
+        self.topic = topic
         self.compressed = node.get_parameter('image_transport').value == 'compressed'
-        self.topic = base + '/compressed' if self.compressed else base
         self.outputs = Outputs(node, prefix, self.topic)
         self.counters = Counters()
         self.error = ''  # why its last frame was refused
@@ -106,6 +83,9 @@ class Camera:
         self.last_arrival: float | None = None
         self.subscribed_at = 0.0  # monotonic
         self.qos_problem = ''
+        self.last_times: tuple[int, int] | None = None  # a frame's stamp, and when it came
+        # All have been too old since (monotonic); the last one's stamp, and when it was dropped.
+        self.too_old: tuple[float, int, int] | None = None
         self._node = node
         self._on_frame = on_frame
         self._lock = threading.Lock()
@@ -118,7 +98,7 @@ class Camera:
         """Begin to receive; frames of an earlier time are forgotten."""
         with self._lock:
             self._waiting = self._newest = self._last_stamp = None
-        self.outputs.last_text = self.last_arrival = None
+        self.outputs.last_text = self.last_arrival = self.last_times = self.too_old = None
         self.next_due = 0.0
         self.subscribed_at = time.monotonic()
         reliable = self._node.get_parameter('image_reliability').value == 'reliable'
@@ -151,6 +131,7 @@ class Camera:
         with self._lock:
             self.counters.received += 1
             self.last_arrival = frame.arrived
+            self.last_times = stamp_ns(message), self._node.get_clock().now().nanoseconds
             self.qos_problem = ''
             if self._waiting is not None:
                 self.counters.replaced += 1
@@ -159,9 +140,9 @@ class Camera:
 
     def _qos_incompatible(self, event: Any) -> None:
         self.qos_problem = (
-            f'a publisher on {self.topic} offers another QoS than asked for'
-            ': set image_reliability to best_effort, or the camera to reliable')
-        self._node.get_logger().warning(self.qos_problem)
+            'a publisher offers another QoS than asked for: set image_reliability to '
+            'best_effort, or the camera to reliable')
+        self._node.get_logger().warning(f'{self.topic}: {self.qos_problem}')
 
     def has_frame(self) -> bool:
         """Say whether a frame waits for its caption."""
@@ -173,12 +154,16 @@ class Camera:
             frame, self._waiting = self._waiting, None
             if frame is None:
                 return None
-            stamp = Time.from_msg(frame.message.header.stamp).nanoseconds
-            behind = (self._last_stamp or stamp) - stamp
-            age = self._node.get_clock().now().nanoseconds - stamp
-            if 0 < behind < JUMP_BACK_S * 1e9 or (max_age_s and age > max_age_s * 1e9):
+            stamp, now = stamp_ns(frame.message), self._node.get_clock().now().nanoseconds
+            behind = 0 if self._last_stamp is None else self._last_stamp - stamp
+            is_old = bool(too_old(stamp, now, max_age_s))
+            if is_old or 0 < behind < JUMP_BACK_S * 1e9:
                 self.counters.stale += 1
+                if is_old:
+                    since = self.too_old[0] if self.too_old else time.monotonic()
+                    self.too_old = since, stamp, now
                 return None
+            self.too_old = None
             self._last_stamp = stamp
             return frame
 

@@ -67,13 +67,12 @@ class CaptionLoop:
         """Caption a frame and publish what is asked for; None if it could not be."""
         try:
             image = camera.decode(frame)
-        except ValueError as error:
+            caption = self._captioner.caption(image)
+        except ValueError as error:  # of the frame
             camera.counters.bad += 1
             self._report(camera, str(error))
             return None
-        try:
-            caption = self._captioner.caption(image)
-        except (CaptionerError, ValueError) as error:
+        except CaptionerError as error:
             if self.active:
                 self._report(camera, str(error))
             return None
@@ -109,6 +108,7 @@ class CaptionLoop:
             try:
                 self._serve(camera)
             except Exception:  # a frame must not end the thread
+                camera.counters.bad += 1
                 self._node.get_logger().error(
                     f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
 

@@ -30,18 +30,19 @@ if TYPE_CHECKING:
 
 class CaptionService:
     """
-    Captions the newest frame of some cameras when it is called, or answers the prompt for it.
+    Captions the newest frame when it is called, or answers the prompt for it.
 
     :param name: of the service.
+    :param camera: whose frame; None is any's.
     :param asks: the server answers, without anything being published; no other model can.
     """
 
     def __init__(
-            self, node: 'CaptionerNode', name: str, cameras: list[Camera],
+            self, node: 'CaptionerNode', name: str, camera: Camera | None = None,
             asks: bool = False) -> None:
         self._node = node
         self._asks = asks
-        self._cameras = cameras
+        self._camera = camera
         self._service = node.create_service(
             Trigger, name, self._serve, callback_group=ReentrantCallbackGroup())
 
@@ -62,10 +63,11 @@ class CaptionService:
         loop = self._node.loop
         if loop is None or not loop.active:
             return False, f'the node is {self._node.state_label}, not active'
+        cameras = self._node.cameras if self._camera is None else [self._camera]
         frames = [
-            (frame, camera) for camera in self._cameras if (frame := camera.newest()) is not None]
+            (frame, camera) for camera in cameras if (frame := camera.newest()) is not None]
         if not frames:
-            topics = ', '.join(camera.topic for camera in self._cameras)
+            topics = ', '.join(camera.topic for camera in cameras)
             return False, f'no frame has come on {topics} yet'
         frame, camera = max(frames, key=lambda pair: pair[0].arrived)
         silent = time.monotonic() - frame.arrived

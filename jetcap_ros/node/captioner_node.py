@@ -15,36 +15,33 @@
 """The captioner node: a managed node that says in English what its cameras see."""
 
 import platform
-import signal
-import time
 import traceback
 from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 import numpy as np
-import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # there on Humble
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from .bond import Bond
-from .cameras import Camera, camera_names
+from .camera_topics import camera_names, resolve_image_topics
+from .camera_watch import CameraWatch
+from .cameras import Camera
 from .caption_loop import CaptionLoop
 from .caption_service import CaptionService
 from .diagnostics import diagnostic_array, Rates
-from .executor import NodeExecutor
 from .managed_node import ManagedNode, transition
-from .parameters import declare_parameters, on_set_parameters, ParameterError
+from .parameters import declare_parameters, on_set_parameters
 from .. import __version__
 from ..engine.captioner import Captioner, CaptionerError
 from ..engine.plan import make_plan
 from ..engine.settings import CaptionerSettings
 from ..engine.stages import Stage
-from ..memory.file_pages import release_file_pages
 
 SETTINGS = tuple(CaptionerSettings.__dataclass_fields__)
+SERVICES = (('caption_now', False), ('ask', True))  # and whether they ask
 
 
 class CaptionerNode(ManagedNode):
@@ -60,7 +57,8 @@ class CaptionerNode(ManagedNode):
             'version': __version__, 'OpenCV': cv2.__version__, 'NumPy': np.__version__,
             'Python': platform.python_version()}
         self._bond: Bond | None = None
-        self._caption_services: list[CaptionService] = []
+        self._watch = CameraWatch(self)
+        self._caption_services: list[CaptionService] = []  # of each of several cameras
         super().__init__('captioner', **kwargs)
         declare_parameters(self)
         self.add_on_set_parameters_callback(
@@ -68,8 +66,11 @@ class CaptionerNode(ManagedNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # By a clock that also runs while a simulation or a bag stands still.
         self.create_timer(
-            1.0, self._publish_diagnostics, callback_group=MutuallyExclusiveCallbackGroup(),
+            1.0, self._look, callback_group=MutuallyExclusiveCallbackGroup(),
             clock=Clock(clock_type=ClockType.STEADY_TIME))
+        for name, asks in SERVICES:
+            CaptionService(self, f'~/{name}', None, asks)
+        self._log_next('unconfigured', 'configure')
 
     # Transitions
 
@@ -79,10 +80,10 @@ class CaptionerNode(ManagedNode):
         self.failure = ''
         self.release()
         try:
-            topics = self.get_parameter('image_topics').value
-            names = camera_names(
-                [self.resolve_topic_name(topic) for topic in topics],
-                self.get_parameter('camera_names').value)
+            topics = resolve_image_topics(
+                self, self.get_parameter('image_topics').value,
+                self.get_parameter('image_transport').value == 'compressed')
+            names = camera_names(topics, self.get_parameter('camera_names').value)
             self.captioner = Captioner(
                 CaptionerSettings(**{name: self.get_parameter(name).value for name in SETTINGS}),
                 on_stage=self._log_stage, log=self._log)
@@ -97,6 +98,7 @@ class CaptionerNode(ManagedNode):
                 self.failure if isinstance(error, (CaptionerError, ValueError))
                 else f'{self.failure}\n{traceback.format_exc()}')
             return TransitionCallbackReturn.FAILURE
+        self._log_next('inactive', 'activate')
         return super().on_configure(state)
 
     @transition
@@ -113,6 +115,8 @@ class CaptionerNode(ManagedNode):
         assert self.captioner is not None  # configured, or there was no activating it
         self.loop = CaptionLoop(self, self.captioner, self.cameras, self.rates)
         self.loop.start()
+        self._watch = CameraWatch(self)
+        self._log_active()
         return result
 
     @transition
@@ -175,12 +179,10 @@ class CaptionerNode(ManagedNode):
         prefixes = ['~'] if len(topics) == 1 else [f'~/{name}' for name in names]
         for topic, name, prefix in zip(topics, names, prefixes):
             self.cameras.append(Camera(self, topic, name, prefix, self._notify))
-        served = [('~', self.cameras)]
         if len(topics) > 1:
-            served += [(prefix, [camera]) for prefix, camera in zip(prefixes, self.cameras)]
-        self._caption_services = [
-            CaptionService(self, f'{prefix}/{name}', cameras, asks)
-            for prefix, cameras in served for name, asks in (('caption_now', False), ('ask', True))]
+            self._caption_services = [
+                CaptionService(self, f'{prefix}/{name}', camera, asks)
+                for prefix, camera in zip(prefixes, self.cameras) for name, asks in SERVICES]
 
     # Parameters and logging
 
@@ -211,47 +213,22 @@ class CaptionerNode(ManagedNode):
             f'stage {stage.name}: {stage.seconds:.2f} s, worker RSS {stage.rss_mb:.0f} MB, '
             f'{stage.available_mb:.0f} MB available')
 
-    def _publish_diagnostics(self) -> None:
-        if self.context.ok():
-            self._diagnostics.publish(diagnostic_array(self))
+    def _log_next(self, state: str, transition: str) -> None:
+        name = self.get_fully_qualified_name()
+        self.get_logger().info(f'{state}: waits for `ros2 lifecycle set {name} {transition}`')
 
+    def _log_active(self) -> None:
+        transport, reliability = (
+            self.get_parameter(name).value for name in ('image_transport', 'image_reliability'))
+        for camera in self.cameras:
+            self.get_logger().info(
+                f'active: captions {camera.topic} ({transport}, {reliability}) on '
+                f'{camera.outputs.caption_topic}')
 
-def main(args: list[str] | None = None) -> int:
-    """Run the node until it is told to end."""
-    node = executor = None
-    try:
-        rclpy.init(args=args)
-        node = CaptionerNode()
-        executor = NodeExecutor(node)
-        release_file_pages()
-        while rclpy.ok():
-            try:
-                executor.spin()
-            except (KeyboardInterrupt, ExternalShutdownException):
-                break
-            except Exception:  # of what was taken apart while the executor waited for it
-                if not rclpy.ok():  # the signal came between two waits
-                    break
-                node.get_logger().error(traceback.format_exc(), throttle_duration_sec=1.0)
-                time.sleep(0.1)
-    except ParameterError as error:
-        rclpy.logging.get_logger('captioner').fatal(str(error))
-        return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        # A second Ctrl-C must not interrupt the tidying up.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if node is not None:
-            node.release()
-        if executor is not None:
-            executor.shutdown(timeout_sec=1)
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
-
-
-if __name__ == '__main__':
-    raise SystemExit(main())
+    def _look(self) -> None:
+        """Publish diagnostics, and log what is wrong with the cameras."""
+        if not self.context.ok():
+            return
+        self._diagnostics.publish(diagnostic_array(self))
+        if self.state_label == 'active':
+            self._watch.look(self.cameras)

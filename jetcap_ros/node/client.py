@@ -78,7 +78,7 @@ class NodeClient:
         self._executor.add_node(self.node)
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnose, 10)
         command = [
-            *prefix, sys.executable, '-m', 'jetcap_ros.node.captioner_node', '--ros-args',
+            *prefix, sys.executable, '-m', 'jetcap_ros.node', '--ros-args',
             *(word for key, value in (parameters or {}).items()
               for word in ('-p', f'{key}:={json.dumps(value)}')), *arguments]
         self.process = subprocess.Popen(

@@ -20,7 +20,8 @@ from typing import Any, TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 
-from .cameras import Camera, SILENT_S
+from .camera_watch import judge_camera
+from .cameras import Camera
 from ..memory.memory_utils import available_memory_mb, memory_pressure, process_memory
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def diagnostic_array(node: 'CaptionerNode') -> DiagnosticArray:
     array.status = [_status(name, level, message, node, _values(node))]
     if len(node.cameras) > 1:
         for camera in node.cameras:
-            level, message = _judge_camera(node, camera)
+            level, message = judge_camera(node, camera)
             array.status.append(_status(
                 f'{name}: {camera.name}', level, message, node, _camera_values(camera)))
     return array
@@ -59,7 +60,7 @@ def _judge(node: 'CaptionerNode') -> tuple[bytes, str]:
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
     if captioner is None or not captioner.model_in_use:
         return DiagnosticStatus.ERROR, f'no model: {captioner.reason if captioner else ""}'
-    verdicts = [_judge_camera(node, camera) for camera in node.cameras]
+    verdicts = [judge_camera(node, camera) for camera in node.cameras]
     worst = max(verdicts, key=lambda verdict: verdict[0])
     if worst[0] == DiagnosticStatus.ERROR:
         return worst
@@ -71,21 +72,6 @@ def _judge(node: 'CaptionerNode') -> tuple[bytes, str]:
     if worst[0] == DiagnosticStatus.WARN:
         return worst
     return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions'
-
-
-def _judge_camera(node: 'CaptionerNode', camera: Camera) -> tuple[bytes, str]:
-    if node.state_label != 'active':
-        return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
-    silent = camera.silent_for()
-    if silent > SILENT_S:
-        publishers = node.count_publishers(camera.topic)
-        return (
-            DiagnosticStatus.ERROR,
-            camera.qos_problem or f'no frames on {camera.topic} for {silent:.0f} s '
-            f'({publishers} publisher{"" if publishers == 1 else "s"})')
-    if camera.error:
-        return DiagnosticStatus.WARN, f'{camera.topic}: {camera.error}'
-    return DiagnosticStatus.OK, f'frames on {camera.topic}'
 
 
 def _values(node: 'CaptionerNode') -> dict[str, Any]:

@@ -18,10 +18,10 @@ import json
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from .clocks import age_ns, stamp_ns
 from ..engine.caption import Caption
 from ..images.drawing import draw_caption
 
@@ -40,6 +40,7 @@ class Outputs:
         self._image_topic = image_topic
         self._caption = node.create_lifecycle_publisher(String, f'{prefix}/caption', 10)
         self._info = node.create_lifecycle_publisher(String, f'{prefix}/caption_info', 10)
+        self.caption_topic = self._caption.topic_name
         self._image = node.create_lifecycle_publisher(Image, f'{prefix}/image_captioned', 1)
 
     def destroy(self) -> None:
@@ -58,7 +59,7 @@ class Outputs:
         """
         parameter = self._node.get_parameter
         header = message.header
-        age = self._node.get_clock().now() - Time.from_msg(header.stamp)
+        age = age_ns(stamp_ns(message), self._node.get_clock().now().nanoseconds)
         if caption.text != self.last_text or parameter('publish_unchanged').value:
             self._caption.publish(String(data=caption.text))
         self.last_text = caption.text
@@ -68,7 +69,8 @@ class Outputs:
             'frame_id': header.frame_id, 'topic': self._image_topic, 'caption': caption.text,
             'score': None if caption.score is None else round(caption.score, 4),
             'score_kind': caption.score_kind, 'model': caption.model,
-            'latency_ms': round(latency_s * 1e3, 1), 'age_ms': round(age.nanoseconds / 1e6, 1),
+            'latency_ms': round(latency_s * 1e3, 1),
+            'age_ms': None if age is None else round(age / 1e6, 1),
             'attention_peak': peak and {'x': peak[0], 'y': peak[1]}})))
         if parameter('publish_image').value and self._image.get_subscription_count():
             attention = caption.attention if parameter('draw_attention').value else None

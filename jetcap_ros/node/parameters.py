@@ -21,10 +21,14 @@ from typing import Any
 
 from rcl_interfaces.msg import (
     FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
+from .bond import DISABLE_PARAMETER as BOND_PARAMETER
+from .parameter_files import unknown_parameters
 from ..engine.settings import (
     DEFAULT_PROMPT, FALLBACKS, MAX_BEAM_SIZE, MAX_LENGTH, MAX_PROMPT, MODELS, RUNTIMES,
     SERVER_IMAGE_SIZES)
@@ -172,18 +176,26 @@ def declare_parameters(node: Node) -> None:
 
     :raises ParameterError: for a value from a file or the command line that cannot be.
     """
+    overrides = node._parameter_overrides
     for spec in PARAMETERS:
+        given = overrides.get(spec.name)
+        empty = given is not None and given.type_ == Parameter.Type.NOT_SET  # [] or ~ in a file
+        if empty and spec.default != ['']:
+            raise ParameterError(
+                f'parameter {spec.name} has no value, expected one as its default, '
+                f'{json.dumps(spec.default)}')
         try:
-            node.declare_parameter(spec.name, spec.default, describe(spec))
+            node.declare_parameter(
+                spec.name, spec.default, describe(spec), ignore_override=empty)
         except InvalidParameterTypeException as error:
             # `max_rate_hz: 2` in a file is a whole number, and plainly means 2.0.
-            given = node._parameter_overrides[spec.name].value
-            if not isinstance(spec.default, float) or type(given) is not int:
+            value = overrides[spec.name].value
+            if not isinstance(spec.default, float) or type(value) is not int:
                 raise ParameterError(
-                    f'parameter {spec.name}: {given!r} is not of the type of its default, '
+                    f'parameter {spec.name}: {value!r} is not of the type of its default, '
                     f'{spec.default!r}') from error
             node.declare_parameter(spec.name, spec.default, describe(spec), ignore_override=True)
-            result, = node.set_parameters([Parameter(spec.name, value=float(given))])
+            result, = node.set_parameters([Parameter(spec.name, value=float(value))])
             if not result.successful:
                 raise ParameterError(f'parameter {spec.name}: {result.reason}') from error
         except InvalidParameterValueException as error:
@@ -191,6 +203,16 @@ def declare_parameters(node: Node) -> None:
         text = check(node.get_parameter(spec.name))
         if text:
             raise ParameterError(text)
+    unknown = unknown_parameters(
+        [name for name in overrides if not node.has_parameter(name) and not _is_later(name)],
+        SPECS)
+    if unknown:
+        node.get_logger().warning(unknown)
+
+
+def _is_later(name: str) -> bool:
+    """Say whether a parameter is one that rclpy or bondpy declares while the node runs."""
+    return name.startswith('qos_overrides.') or name == BOND_PARAMETER
 
 
 def check(parameter: Parameter[Any]) -> str:
@@ -209,9 +231,24 @@ def check(parameter: Parameter[Any]) -> str:
         return 'parameter checkpoint_sha256: expected 64 hexadecimal digits'
     if spec.name == 'prompt' and not 0 < len(value.strip()) <= MAX_PROMPT:
         return f'parameter prompt: expected a question of at most {MAX_PROMPT} characters'
-    if spec.name == 'image_topics' and (
-            not value or len(set(value)) != len(value) or not all(value)):
+    if spec.name == 'image_topics' and (not value or len(set(value)) != len(value)):
         return 'parameter image_topics: expected one topic or more, each once'
+    if spec.name in ('image_topics', 'camera_names'):
+        prefix = '~/' if spec.name == 'camera_names' else ''  # as part of the outputs' topics
+        for name in value:
+            rule = _broken_rule(prefix + name) if name or not prefix else ''
+            if rule:
+                return f'parameter {spec.name}: {name!r}: {rule}'
+    return ''
+
+
+def _broken_rule(topic: str) -> str:
+    """Return which of ROS's rules for names a topic breaks, '' if none."""
+    try:
+        validate_topic_name(topic)
+    except InvalidTopicNameException as error:
+        first_line = str(error).partition('\n')[0]
+        return first_line.removeprefix('Invalid topic name: ').rstrip(':')
     return ''
 
 
