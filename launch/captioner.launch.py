@@ -89,6 +89,9 @@ def _start(context: LaunchContext) -> list:
     for argument, name in (('image_topic', 'image_topics'), ('camera_names', 'camera_names')):
         values = [value.strip() for value in given(argument).split(',')]
         if any(values):
+            if not all(values):
+                raise RuntimeError(
+                    f'{argument}:={given(argument)} has an empty name, expected one between commas')
             overrides[name] = values
     node = LifecycleNode(
         package='jetcap_ros', executable='captioner', name='captioner',

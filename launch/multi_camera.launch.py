@@ -41,9 +41,10 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _set_topics_and_names(context: LaunchContext) -> list:
-    cameras = [
-        camera.strip().strip('/')
-        for camera in LaunchConfiguration('cameras').perform(context).split(',')]
+    given = LaunchConfiguration('cameras').perform(context)
+    cameras = [camera.strip().strip('/') for camera in given.split(',')]
+    if not all(cameras):
+        raise RuntimeError(f'cameras:={given} has an empty name, expected one between commas')
     image_name = LaunchConfiguration('image_name').perform(context)
     return [
         SetLaunchConfiguration(

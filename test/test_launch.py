@@ -200,27 +200,79 @@ def test_the_manager_brings_the_captioner_up(start):
         assert launch.end() == 0
 
 
-# Takes the place of rosbag2: plays nothing for a second, records until it is interrupted.
+# Takes the place of rosbag2: plays nothing for a second, records COUNT captions until interrupted.
 BAG = f"""#!{sys.executable}
-import signal, sys, time
+import os, pathlib, sys, time
 print('ros2', *sys.argv[1:], flush=True)
 try:
     time.sleep(1 if sys.argv[2] == 'play' else 600)
 except KeyboardInterrupt:
     print(sys.argv[2], 'was interrupted', flush=True)
+if sys.argv[2] == 'record':
+    bag = pathlib.Path(sys.argv[sys.argv.index('-o') + 1])
+    bag.mkdir()
+    (bag / 'metadata.yaml').write_text(
+        os.environ['METADATA'].format('/captioner/caption', 'String', os.environ['COUNT']))
 """
+METADATA = (
+    'rosbag2_bagfile_information: {{topics_with_message_count: [{{topic_metadata: '
+    '{{name: {}, type: sensor_msgs/msg/{}}}, message_count: {}}}]}}')
 
 
-def test_a_replay_plays_once_the_node_is_active_and_ends_by_itself(start, tmp_path, monkeypatch):
+@pytest.fixture
+def replay(start, tmp_path, monkeypatch):
+    """Return a function that replays a bag with /image_raw; `count` captions are recorded."""
     (tmp_path / 'bin').mkdir()
     ros2 = tmp_path / 'bin' / 'ros2'
     ros2.write_text(BAG)
     ros2.chmod(0o755)
+    (tmp_path / 'drive1').mkdir()
+    (tmp_path / 'drive1' / 'metadata.yaml').write_text(METADATA.format('/image_raw', 'Image', 30))
     monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
-    with start('replay', bag='drive1', output='captions1', rate='2.0') as launch:
-        assert launch.process.wait(60) == 0
-        output = launch.output()
-    assert 'ros2 bag play drive1 --clock --delay 2 --rate 2.0' in output
-    assert 'ros2 bag record --use-sim-time -o captions1 --regex' in output
+    monkeypatch.setenv('METADATA', METADATA)
+
+    def run(count=30, **arguments):
+        monkeypatch.setenv('COUNT', str(count))
+        with start('replay', bag=str(tmp_path / 'drive1'), **{
+                'output': str(tmp_path / 'captions'), **arguments}) as launch:
+            return launch.process.wait(60), launch.output()
+    return run
+
+
+def test_a_replay_plays_once_the_node_is_active_and_ends_by_itself(replay, tmp_path):
+    code, output = replay(rate='2.0')
+    assert code == 0, output
+    assert f'ros2 bag play {tmp_path / "drive1"} --clock --delay 5 --rate 2.0' in output
+    assert f'ros2 bag record --use-sim-time -o {tmp_path / "captions"} --regex' in output
     assert output.index('stage warm_up') < output.index('ros2 bag play')
-    assert 'record was interrupted' in output
+    assert 'record was interrupted' in output and '30 captions were recorded' in output
+
+
+def test_a_replay_without_captions_is_an_error_and_leaves_nothing_in_the_way(replay, tmp_path):
+    code, output = replay(count=0)
+    assert code == 1 and 'nothing was captioned' in output
+    assert not (tmp_path / 'captions').exists()
+
+
+def test_a_replay_whose_node_cannot_be_configured_is_an_error(replay, tmp_path):
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text(
+        '/**: {ros__parameters: {checkpoint: /missing.safetensors, fallback: none}}')
+    code, output = replay(params_file=str(parameters))
+    assert code == 1 and 'the captioner could not be configured' in output
+    assert 'ros2 bag' not in output
+
+
+def test_a_replay_that_cannot_be_is_refused_before_it_starts(replay):
+    code, output = replay(image_topic='/cam/image')
+    assert code == 1 and 'has no Image on /cam/image. It has /image_raw (Image, 30)' in output
+    assert 'process started' not in output
+
+
+@pytest.mark.parametrize('name, argument, value', [
+    ('multi_camera', 'cameras', 'a,,b'), ('captioner', 'image_topic', 'a,')])
+def test_an_empty_name_is_refused(start, name, argument, value):
+    with start(name, **{argument: value}) as launch:
+        assert launch.process.wait(20) == 1
+        text = f'{argument}:={value} has an empty name, expected one between commas'
+        assert text in launch.output()
