@@ -22,6 +22,8 @@ from jetcap_ros.node.clocks import age_ns, clock_problem, stamp_ns, too_old
 from jetcap_ros.node.silence import explain_silence
 from node_process import image_message, NodeProcess
 import pytest
+import rclpy
+from rclpy.context import Context
 from sensor_msgs.msg import CompressedImage, Image
 
 IMAGE, COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
@@ -114,13 +116,18 @@ def test_a_camera_of_the_other_type_is_told(photograph):
         assert status.level == DiagnosticStatus.ERROR and 'no publisher' in status.message
         node.wait_for(lambda: node.output().count(suggested) == 1)
         node.node.destroy_publisher(jpeg)
-        wrong = node.node.create_publisher(CompressedImage, '/cam/image', 1)
+        context = Context()  # Fast DDS has one type for a topic in each
+        rclpy.init(context=context, domain_id=node.domain)
+        wrong = rclpy.create_node('usb_cam', context=context)
+        wrong.create_publisher(CompressedImage, '/cam/image', 1)
         assert node.status(f'it is {COMPRESSED}; set image_transport').level \
             == DiagnosticStatus.ERROR
-        node.node.destroy_publisher(wrong)
+        wrong.destroy_node()
+        rclpy.shutdown(context=context)
         assert node.next_caption(node.camera('/cam/image'), image_message(photograph))
         node.wait_for(lambda: node.statuses[-1].level == DiagnosticStatus.OK)
-        assert node.output().count('[WARN]') == 2  # each once
+        assert node.output().count(suggested) == 1
+        assert node.output().count(f'it is {COMPRESSED}') == 1
 
 
 def test_stamps_that_are_no_times_cost_no_caption(photograph):
