@@ -93,7 +93,7 @@ TOPICS = {
     ('/cam/image/compressed', True, [IMAGE],
      f'it is {IMAGE}; set image_transport to raw and image_topics to /cam/image/compressed'),
     ('/tf', False, ['tf2_msgs/msg/TFMessage'], 'it is tf2_msgs/msg/TFMessage, which is no picture'),
-    ('/cam/image', False, [IMAGE], f'1 publisher of {IMAGE}: /usb_cam, best_effort'),
+    ('/cam/image', False, [IMAGE], f'1 publisher of {IMAGE}: /usb_cam, best_effort; raw'),
 ])
 def test_silence_is_explained(topic, compressed, publishers, expected):
     text = explain_silence(topic, compressed, [publisher(kind) for kind in publishers], TOPICS)

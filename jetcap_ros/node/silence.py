@@ -46,7 +46,8 @@ def explain_silence(
         f'{_full_name(publisher)}, {publisher.qos_profile.reliability.name.lower()}'
         for publisher in publishers)
     plural = '' if len(publishers) == 1 else 's'
-    return f'{len(publishers)} publisher{plural} of {", ".join(types)}: {offers}'
+    lost = '' if compressed else '; raw frames get lost where buffers are small'
+    return f'{len(publishers)} publisher{plural} of {", ".join(types)}: {offers}{lost}'
 
 
 def _full_name(publisher: Any) -> str:
