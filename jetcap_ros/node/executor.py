@@ -51,14 +51,13 @@ class NodeExecutor(Executor):
                 target=self._serve, args=(task,), name=entity.srv_name, daemon=True).start()
             return
         failure = _run(task)
-        if failure:  # a camera's, maybe, thirty times a second
+        if failure and self.context.ok():  # a camera's, maybe, thirty times a second
             self._logger.error(failure, throttle_duration_sec=1.0)
 
     def _serve(self, task: Task[Any]) -> None:
         failure = _run(task)
         # An answer that is ready when the node has ended has nobody to go to.
-        ended = isinstance(task.exception(), InvalidHandle) and not self.context.ok()
-        if failure and not ended:
+        if failure and self.context.ok():
             self._logger.error(failure)
 
 

@@ -22,6 +22,7 @@ import traceback
 
 import rclpy
 from rclpy.executors import ExternalShutdownException
+from rclpy.impl.logging_severity import LoggingSeverity
 
 from .captioner_node import CaptionerNode
 from .executor import NodeExecutor
@@ -55,6 +56,8 @@ def run(args: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
+            # What is cut short now, a configure say, would complain of its end.
+            node.get_logger().set_level(LoggingSeverity.FATAL)
             node.release()
         if executor is not None:
             executor.shutdown(timeout_sec=1)
