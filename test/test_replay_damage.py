@@ -34,6 +34,7 @@ class Echo:
     """Captions without a model: what it is asked for is counted."""
 
     worker_pid: int | None = None
+    worker_rss_mb = 0.0
     count: int = 0
 
     def caption(self, image):

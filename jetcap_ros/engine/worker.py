@@ -28,7 +28,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 import warnings
 
 import numpy as np
@@ -61,6 +61,12 @@ def _offer_to_oom_killer() -> None:
         pass  # no such file in some sandboxes: the order of killing is then the kernel's
 
 
+def _leave(code: int) -> NoReturn:
+    """End, a server of our own first; to be told so again must not interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
+
+
 def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
     """Load the model and report; whatever goes wrong is reported too, then the worker ends."""
     stage = 'start'
@@ -81,7 +87,7 @@ def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
     except Exception as error:
         protocol.send(
             node, 'error', error=type(error).__name__, stage=stage, text=str(error)[:2000])
-        sys.exit(1)
+        _leave(1)
     return model
 
 
@@ -146,7 +152,7 @@ def main() -> None:
         message, _ = protocol.receive(node)
         if message['settings'].get('name') == 'server':
             # It has a process to end, or a server to tell, and is given time for it.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            signal.signal(signal.SIGTERM, lambda *_: _leave(0))
         model = _load(node, message['settings'])
         facts = _facts(model)
         release_file_pages()
@@ -157,7 +163,7 @@ def main() -> None:
                 _caption(node, model, message, pixels)
             except ServerError as error:  # whatever it is, another model answers better now
                 protocol.send(node, 'failed', text=str(error))
-                sys.exit(1)
+                _leave(1)
             except (ValueError, KeyError, TypeError) as error:  # this request, not the model
                 protocol.send(
                     node, 'error', error=type(error).__name__, stage='caption',

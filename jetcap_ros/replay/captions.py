@@ -38,11 +38,16 @@ class CaptionRecord:
     topic: str
     frame_id: str
     caption: str
-    score: float
+    score: float | None  # None of a server that does not tell
     model: str
 
 
-_FIELDS: dict[str, Any] = {field.name: field.type for field in fields(CaptionRecord)}
+def _score(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+_FIELDS: dict[str, Any] = {
+    field.name: field.type for field in fields(CaptionRecord)} | {'score': _score}
 
 
 def write_record(file: TextIO, record: CaptionRecord) -> None:

@@ -44,7 +44,7 @@ class Segment:
     end: float  # of the next segment's start, or of the last frame
     caption: str
     words: list[tuple[str, bool]]  # and whether the caption before had not the word there
-    score: float
+    score: float | None
     model: str
     frames: int = 1
 

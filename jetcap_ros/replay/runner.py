@@ -183,10 +183,11 @@ def _caption(
     latency = time.perf_counter() - began
     record = CaptionRecord(
         frame.bag_time, header.stamp.sec * 10**9 + header.stamp.nanosec, frame.topic,
-        header.frame_id, caption.text, round(caption.score, 4), caption.model)
+        header.frame_id, caption.text,
+        None if caption.score is None else round(caption.score, 4), caption.model)
     timing = Timing(
         frame.bag_time, latency * 1e3, caption.seconds * 1e3, _memory_mb(None),
-        _memory_mb(captioner.worker_pid))
+        captioner.worker_rss_mb)
     return record, timing
 
 

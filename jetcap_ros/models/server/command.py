@@ -98,10 +98,13 @@ def with_little_memory(
     Return a command of llama-server with what it does not say itself: where to listen, and flags.
 
     :param image_size: of pictures, in pixels; decides how many tokens one may become.
-    :param num_threads: 0 leaves the number to llama-server.
+    :param num_threads: 0: all cores but one.
     """
     tokens = math.ceil(image_size / 28) ** 2  # a token for 28 x 28 pixels, of models that adapt
     options: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+        # Its threads spin where they meet: beside a busy robot one core less is far faster than
+        # one too many.
+        (('-t', '--threads'), (str(num_threads or max(1, len(os.sched_getaffinity(0)) - 1)),)),
         (('-c', '--ctx-size'), (str(CONTEXT),)),
         (('-np', '--parallel'), ('1',)),
         (('-b', '--batch-size'), (str(BATCH),)),
@@ -110,8 +113,6 @@ def with_little_memory(
         (('--image-max-tokens',), (str(tokens),)),
         (('--no-warmup', '--warmup'), ()),
         (('--no-ui', '--no-webui', '--ui', '--webui'), ())]
-    if num_threads:
-        options.append((('-t', '--threads'), (str(num_threads),)))
     given = set(command)
     if {'--host', '--port'} & given:
         raise ServerOptionError(

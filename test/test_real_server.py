@@ -1,0 +1,153 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A real llama-server, with a model of random weights; `make test-server` builds it."""
+
+import os
+import re
+import signal
+import time
+
+from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
+from jetcap_ros.engine import recovery
+from jetcap_ros.engine.captioner import Captioner, CaptionerError
+from jetcap_ros.engine.settings import CaptionerSettings
+import numpy as np
+import psutil
+import pytest
+from tiny_vlm import projector, write_tiny_vlm
+
+BINARY = os.environ.get('LLAMA_SERVER', '')
+pytestmark = pytest.mark.skipif(
+    not BINARY, reason='LLAMA_SERVER does not name a llama-server: see make test-server')
+FRAMES = 200
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    yield
+    assert not [child.cmdline() for child in psutil.Process().children(recursive=True)
+                if child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    return write_tiny_vlm(tmp_path_factory.mktemp('vlm'))
+
+
+@pytest.fixture
+def settings(files):
+    return CaptionerSettings(
+        model='server', checkpoint=files[0], projector=files[1], server_binary=BINARY,
+        reserve_memory_mb=50, max_length=4, num_threads=1, inference_timeout_s=60)
+
+
+def wait_for(condition, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, 'waited in vain'
+        time.sleep(0.05)
+    return value
+
+
+def frames(count):
+    return np.random.default_rng(0).integers(0, 256, (count, 48, 64, 3), np.uint8)
+
+
+def test_it_loads_captions_repeats_itself_and_ends(settings, photograph):
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        assert [stage.name for stage in captioner.stages] == [
+            'server_files', 'server_start', 'vision', 'warm_up'], captioner.reason
+        first = captioner.caption(photograph)
+        assert first.model == 'server' and first.text and 0 < first.score <= 1
+        captioner.caption(photograph[::-1])
+        again = captioner.caption(photograph)
+        assert (again.text, again.score) == (first.text, first.score)
+        server = psutil.Process(captioner.facts['server pid'])
+        assert not server.net_connections(kind='inet')
+        assert captioner.worker_rss_mb > server.memory_info().rss / 2**20 - 5
+        started = time.monotonic()
+    assert time.monotonic() - started < 4 and not server.is_running()
+
+
+@pytest.mark.parametrize('number, words', [
+    (signal.SIGKILL, 'died of SIGKILL'), (signal.SIGSTOP, 'no answer within')])
+def test_it_dies_or_stops_and_comes_back(settings, photograph, monkeypatch, number, words):
+    monkeypatch.setattr(recovery, 'FIRST_RETRY_S', 1.0)
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        captioner.settings.inference_timeout_s = 5 if number == signal.SIGSTOP else 60
+        os.kill(captioner.facts['server pid'], number)
+        assert captioner.caption(photograph).model == 'simple'
+        assert words in captioner.reason
+        captioner.settings.inference_timeout_s = 60
+        wait_for(lambda: captioner.model_in_use == 'server')
+        assert captioner.caption(photograph).model == 'server'
+
+
+def test_files_that_do_not_fit_are_told_in_its_words(settings, tmp_path):
+    wrong = tmp_path / 'wide-mmproj.gguf'
+    wrong.write_bytes(projector(width=128))
+    settings.projector = str(wrong)
+    settings.fallback = 'none'
+    with Captioner(settings) as captioner:
+        with pytest.raises(CaptionerError, match='stage server_start: .*mismatch') as caught:
+            captioner.configure()
+        assert len(str(caught.value)) < 600
+    settings.projector = ''
+    settings.server_command = f'{BINARY} -m {settings.checkpoint}'
+    with Captioner(settings) as captioner:
+        with pytest.raises(CaptionerError, match='stage vision: .*cannot see'):
+            captioner.configure()
+    settings.server_command += f' --mmproj {tmp_path}/wide-mmproj.gguf --no-such-flag'
+    with Captioner(settings) as captioner:
+        with pytest.raises(CaptionerError, match='no-such-flag'):
+            captioner.configure()
+
+
+def test_a_context_that_is_too_small_is_told(settings, files, photograph):
+    settings.server_command = f'{BINARY} -m {files[0]} --mmproj {files[1]} -c 256'
+    settings.recover = False
+    settings.prompt = 'x ' * 500
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        assert captioner.caption(photograph).model == 'simple'
+        assert 'the server answers 400' in captioner.reason and 'context' in captioner.reason
+
+
+def test_memory_that_runs_out_costs_the_server_alone(settings, photograph):
+    settings.recover = False
+    try:
+        group = MemoryCgroup(600)
+    except CgroupUnavailable as error:
+        pytest.skip(f'no real cgroup here: {error}')
+    with group, Captioner(settings) as captioner:
+        captioner.configure()
+        server = captioner.facts['server pid']
+        (group.path / 'cgroup.procs').write_text(str(server))
+        group.set_limit(4)
+        assert captioner.caption(photograph).model == 'simple'
+        assert re.search('died of SIGKILL|lack of memory', captioner.reason)
+
+
+def test_memory_is_flat(settings):
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        sizes = []
+        for frame in frames(FRAMES):
+            assert captioner.caption(frame).model == 'server', captioner.reason
+            sizes.append(captioner.worker_rss_mb)
+    quarter = FRAMES // 4
+    assert max(sizes[-quarter:]) < max(sizes[:quarter]) + 10, sizes[::quarter]
