@@ -39,7 +39,7 @@ class Echo:
 
     def caption(self, image):
         self.count += 1
-        return Caption('a frame', 0.5, 'echo', 0.0, np.full((7, 7), 1 / 49))
+        return Caption('a frame', 0.5, 'calibrated', 'echo', 0.0, np.full((7, 7), 1 / 49))
 
 
 class Loud(Observer):
