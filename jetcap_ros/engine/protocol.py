@@ -21,7 +21,7 @@ can be half read, and nothing is unpickled.
     to the worker    load {name, checkpoint, ...}; caption {max_length, ...} + pixels, or a JPEG
     from the worker  begin {stage}; stage {name, seconds, rss_mb, available_mb}; warning {text};
                      ready {...}; error {kind, stage, text}; caption {text, score, ...};
-                     failed {text}, of a server, and the worker ends
+                     failed {text}, of a server: the worker is to be ended
 """
 
 import json

@@ -163,7 +163,6 @@ def main() -> None:
                 _caption(node, model, message, pixels)
             except ServerError as error:  # whatever it is, another model answers better now
                 protocol.send(node, 'failed', text=str(error))
-                _leave(1)
             except (ValueError, KeyError, TypeError) as error:  # this request, not the model
                 protocol.send(
                     node, 'error', error=type(error).__name__, stage='caption',

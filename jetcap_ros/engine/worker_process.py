@@ -150,7 +150,7 @@ class WorkerProcess:
         """
         Caption an (H, W, 3) uint8 RGB image of any size.
 
-        :raises WorkerError: if the worker has gone, hangs or gave up; it has ended then.
+        :raises WorkerError: if the worker has gone, hangs (it has ended then) or gave up.
         :raises RequestError: if it refused this request.
         :raises ValueError: if the image is not of that form.
         """
@@ -173,7 +173,8 @@ class WorkerProcess:
                 self._note(message)
             self.stage = 'idle'
             if message['kind'] == 'failed':
-                self._end_process()
+                # Its end is left to whoever replaces it, lest the supervisor sees that first and
+                # says nothing of the reason.
                 raise WorkerError('server', str(message.get('text')))
             if message['kind'] == 'error':
                 raise RequestError(str(message.get('text')))
