@@ -249,7 +249,7 @@ def test_parameters_are_checked_and_described():
             result = node.set_parameter(name, value)
             assert not result.successful and result.reason, (name, value)
         assert node.change('configure')
-        result = node.set_parameter('model', 'mobilenet')
+        result = node.set_parameter('image_topics', ['other'])
         assert not result.successful and 'clean up first' in result.reason
         assert node.set_parameter('beam_size', 1).successful
         assert node.state() == 'inactive'

@@ -69,8 +69,8 @@ def test_the_plan_is_what_configure_does_at_six_limits():
             jsonschema.validate(plan, SCHEMA)
             assert plan['limited_by'] == str(group.path)
             configured = node.change('configure')
-            seen = len(node.diagnostics)
-            status = node.wait_for(lambda: node.diagnostics[seen:])[0]
+            seen = len(node.statuses)
+            status = node.wait_for(lambda: node.statuses[seen:])[0]
             model = {value.key: value.value for value in status.values}.get('model')
             assert plan['model'] == (model if configured else None), (
                 limit, plan, status.message)

@@ -30,7 +30,7 @@ from jetcap_ros.replay.compare import compare, similarity
 from jetcap_ros.replay.runner import ReplaySettings
 import psutil
 import pytest
-from replay_bags import RECORDING_DELAY, START, STORE, write_bag
+from replay_bags import frame_image, RECORDING_DELAY, START, STORE, write_bag
 from rosbags.rosbag2 import Reader
 
 
@@ -98,6 +98,21 @@ def test_captions_every_good_frame(out):
         assert len(record.caption.split()) >= 3
     # The photographs are as different as an astronaut and a cat.
     assert len({record.caption for record in captions}) >= 3
+
+
+def test_still_frames_are_left_out_also_by_a_replay_that_goes_on(tmp_path):
+    bag = write_bag(
+        tmp_path / 'standing', 14, picture=lambda number: frame_image(number - number % 4))
+    options = bag, '--every-frame', '--skip-still', '--out', tmp_path / 'out'
+    assert replay(*options) == 0
+    whole = (tmp_path / 'out' / 'captions.jsonl').read_bytes()
+    result = json.loads((tmp_path / 'out' / 'replay.json').read_text())['result']
+    assert result['captions'] == 4 and result['still'] == 10  # four photographs
+    (tmp_path / 'out' / 'captions.jsonl').write_bytes(b''.join(whole.splitlines(True)[:2]))
+    assert replay(*options, '--resume') == 0
+    assert (tmp_path / 'out' / 'captions.jsonl').read_bytes() == whole
+    again = json.loads((tmp_path / 'out' / 'replay.json').read_text())['result']
+    assert again['still'] == 10
 
 
 def test_tells_and_counts_bad_frames(out):

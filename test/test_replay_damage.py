@@ -131,7 +131,7 @@ def test_frames_behind_the_end_that_the_metadata_gives_are_captioned(tmp_path, s
     command = ['replay', str(bag), '--out', str(tmp_path / 'out'), '--model', 'simple']
     assert main(command) == 0
     assert times(tmp_path / 'out') == sum(parts, [])
-    assert '6 captions, 0 changes, 0 frames skipped, 0 lost' in capsys.readouterr().out
+    assert '6 captions, 0 changes, 0 frames skipped, 0 still, 0 lost' in capsys.readouterr().out
 
 
 def test_a_recorder_killed_in_the_last_file_costs_what_it_had_not_written(tmp_path):

@@ -45,6 +45,7 @@ def server():
 def active(server):
     """Return an active node that asks a server."""
     with NodeProcess({'model': 'server', 'server_url': server.url, 'max_rate_hz': 0.0,
+                      'still_threshold': 0.0,
                       'inference_timeout_s': 1.0, 'reserve_memory_mb': 20.0}) as node:
         assert node.change('configure') and node.change('activate')
         yield node

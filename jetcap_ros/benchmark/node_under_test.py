@@ -80,8 +80,8 @@ class NodeUnderTest(NodeClient):
             for i in range(cameras)]
         self.captions: queue.Queue[Received] = queue.Queue()
         super().__init__(
-            {'max_rate_hz': 0.0, 'bond': 'none', 'image_topics': self.topics,
-             **(parameters or {})},
+            {'max_rate_hz': 0.0, 'still_threshold': 0.0, 'bond': 'none',
+             'image_topics': self.topics, **(parameters or {})},
             ['-r', f'__ns:={namespace}'], name=f'{namespace}/captioner', prefix=prefix,
             environment=environment)
         self._publisher = self.node.create_publisher(

@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rate.add_argument(
         '--every-frame', dest='every', action='store_const', const=0.0, help='caption all frames')
     parser.add_argument(
+        '--skip-still', action='store_true',
+        help='leave out frames that hardly differ from the last captioned one of their topic')
+    parser.add_argument(
         '--write-bag', metavar='DIR', type=Path,
         help='also write the captions as a bag, at the times of their frames')
     parser.add_argument(
@@ -147,6 +150,7 @@ def _expected_file(args: argparse.Namespace, place: str) -> Path:
 def _settings(args: argparse.Namespace) -> Any:
     from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
     from jetcap_ros.errors import UserError
+    from jetcap_ros.images.still import STILL_THRESHOLD
     from jetcap_ros.models.checkpoint import sha256
     from jetcap_ros.replay.runner import ReplaySettings
     engine = engine_settings(args)
@@ -163,7 +167,8 @@ def _settings(args: argparse.Namespace) -> Any:
         'checkpoint_sha256': digest, 'quantize': engine.quantize, 'device': engine.device,
         'runtime': engine.runtime, 'beam_size': engine.beam_size,
         'max_length': engine.max_length,
-        **(server_settings(args) if engine.model == 'server' else {})})
+        **(server_settings(args) if engine.model == 'server' else {})},
+        STILL_THRESHOLD if args.skip_still else 0.0)
 
 
 def _replay_one(
@@ -192,7 +197,8 @@ def _replay_one(
         _tell(problem)
     print(
         f'{result.captions} captions, {result.changes} changes, {result.skipped} frames skipped,'
-        f' {result.lost} lost: {args.out / "captions.jsonl"} {args.out / "report.html"}')
+        f' {result.still} still, {result.lost} lost: {args.out / "captions.jsonl"}'
+        f' {args.out / "report.html"}')
     return {name: result}
 
 

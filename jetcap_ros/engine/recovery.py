@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-When the model asked for gives way to its stand-in, and when it is tried again.
+When the model asked for gives way to its stand-in, is tried again, or rests.
 
 No process and no thread in here: what happens is told, and time is read from a clock that a test
 can turn.
@@ -39,6 +39,19 @@ class Recovery:
         self._delay_s = FIRST_RETRY_S
         self._due_at = float('inf')
         self._pressed_since: float | None = None
+        self._used_at = clock()
+
+    def used(self) -> None:
+        """Note that a caption is asked for."""
+        self._used_at = self._clock()
+
+    def rests(self, after_s: float) -> bool:
+        """Say whether none was asked for so long; after 0 s never."""
+        return 0 < after_s <= self._clock() - self._used_at
+
+    def hurry(self) -> None:
+        """Try the model asked for at once."""
+        self._due_at = self._clock()
 
     def lost(self) -> None:
         """Note that the model asked for does not caption: try it after a delay that grows."""

@@ -39,6 +39,11 @@ MAX_PROMPT = 2000  # characters
 SERVER_IMAGE_SIZES = (32, 2048)  # pixels
 
 
+# A worker is loaded with these, so that another value means another worker.
+OF_THE_WORKER = (
+    'model', 'checkpoint', 'checkpoint_sha256', 'quantize', 'device', 'runtime', 'num_threads')
+
+
 @dataclass
 class CaptionerSettings:
     """The parameters of the node that concern the model, under the same names."""
@@ -58,6 +63,7 @@ class CaptionerSettings:
     beam_size: int = 3
     max_length: int = 20
     recover: bool = True
+    sleep_after_s: float = 0.0
     server_url: str = ''
     server_command: str = ''
     server_binary: str = ''

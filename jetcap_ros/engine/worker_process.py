@@ -189,6 +189,11 @@ class WorkerProcess:
                 self._end_process()
                 raise WorkerError('protocol', f'a caption without sense ({error})') from error
 
+    @property
+    def busy(self) -> bool:
+        """Say whether it is at work."""
+        return self._request.locked()
+
     def failure(self) -> WorkerError | None:
         """Return why the worker can no longer be used, None if it is well; never blocks."""
         if self._process.poll() is not None:
@@ -218,8 +223,8 @@ class WorkerProcess:
     def _send(
             self, deadline: float, kind: str, pixels: protocol.Pixels = b'',
             **values: Any) -> None:
-        self._end.settimeout(max(0.001, deadline - time.monotonic()))
-        try:
+        try:  # another thread may have ended it, and closed the connection
+            self._end.settimeout(max(0.001, deadline - time.monotonic()))
             protocol.send(self._end, kind, pixels, **values)
         except TimeoutError:
             raise self._hangs() from None
@@ -231,8 +236,8 @@ class WorkerProcess:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise self._hangs()
-            self._end.settimeout(min(left, LOOK_EVERY_S))
             try:
+                self._end.settimeout(min(left, LOOK_EVERY_S))
                 return protocol.receive(self._end)
             except TimeoutError:
                 stopped = self._stopped()

@@ -36,6 +36,8 @@ def judge_camera(node: 'CaptionerNode', camera: Camera) -> tuple[bytes, str]:
     """Return the level and the sentence that sum a camera up."""
     if node.state_label != 'active':
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
+    if not camera.heard:
+        return DiagnosticStatus.OK, f'nobody listens to the captions of {camera.topic}'
     silence = _silence(node, camera)
     if silence:
         return DiagnosticStatus.ERROR, f'{camera.topic}: {silence}'
@@ -48,7 +50,7 @@ def judge_camera(node: 'CaptionerNode', camera: Camera) -> tuple[bytes, str]:
 def _silence(node: 'CaptionerNode', camera: Camera) -> str:
     """Say why no frame comes, '' if they come."""
     silent = camera.silent_for()
-    if silent <= SILENT_S:
+    if silent <= SILENT_S or not camera.subscribed:
         return ''
     reason = camera.qos_problem or explain_silence(
         camera.topic, camera.compressed, node.get_publishers_info_by_topic(camera.topic),

@@ -21,14 +21,16 @@ import time
 from typing import Any
 
 import numpy as np
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from .clocks import stamp_ns, too_old
 from .outputs import Outputs
+from ..engine.caption import Caption
 from ..images.image_decoding import decode_compressed, decode_image
+from ..images.still import Scene
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -39,6 +41,8 @@ except ImportError:  # Humble
 JUMP_BACK_S = 1.0
 # A camera that has sent nothing for so long counts as silent.
 SILENT_S = 5.0
+# What nobody wants is unsubscribed after so long.
+UNWANTED_S = 5.0
 
 
 @dataclass
@@ -55,9 +59,29 @@ class Counters:
 
     received: int = 0
     captioned: int = 0
+    unchanged: int = 0  # of these: the last caption again, of a still scene
     replaced: int = 0  # a newer one came before they were captioned
     stale: int = 0  # older than one that was captioned, or than max_frame_age_s
     bad: int = 0  # could not be decoded
+
+
+class _Gate(CallbackGroup):
+    """Leaves frames in the middleware until one is due: to take one costs milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = True
+
+    def can_execute(self, entity: Any) -> bool:
+        """Say whether the executor may take a frame."""
+        return self.is_open
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Let it be taken; another may follow at once."""
+        return True
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing waits for that."""
 
 
 class Camera:
@@ -78,6 +102,10 @@ class Camera:
         self.outputs = Outputs(node, prefix, self.topic)
         self.counters = Counters()
         self.error = ''  # why its last frame was refused
+        self.heard = True  # somebody listens to its captions, or they are made anyhow
+        self.scene = Scene()  # that was captioned last
+        self.is_still = False  # it was the same the last time
+        self.last_caption: Caption | None = None
         self.next_due = 0.0  # monotonic
         self.last_served = 0.0
         self.last_arrival: float | None = None
@@ -92,14 +120,74 @@ class Camera:
         self._waiting: Frame | None = None  # not yet captioned
         self._newest: Frame | None = None
         self._last_stamp: int | None = None
+        self._gate = _Gate()
+        self._subscribing = threading.Lock()
+        self._started = False
+        self._wanted_at = 0.0  # monotonic
         self._subscription: Any = None
 
-    def subscribe(self) -> None:
-        """Begin to receive; frames of an earlier time are forgotten."""
+    @property
+    def subscribed(self) -> bool:
+        """Say whether frames are received."""
+        return self._subscription is not None
+
+    def start(self) -> None:
+        """Begin to receive; frames and captions of an earlier time are forgotten."""
+        self.outputs.last_text = self.last_caption = None
+        self.next_due = 0.0
+        with self._subscribing:
+            self._started = True
+        self.want()
+
+    def stop(self) -> None:
+        """Receive no more."""
+        with self._subscribing:
+            self._started = False
+            self._unsubscribe()
+
+    def want(self) -> None:
+        """Have frames for a while, even if nobody listens; the newest now, even if none is due."""
+        self._wanted_at = time.monotonic()
+        self._attend()
+        self._open_gate()
+
+    def serve(self, next_due: float) -> None:
+        """Note that it is served; the next frame is due at a time (monotonic)."""
+        self.last_served = time.monotonic()
+        self.next_due = next_due
+        self._gate.is_open = next_due <= self.last_served
+
+    def await_frame(self) -> None:
+        """Have a frame taken if one is due."""
+        if self.next_due <= time.monotonic():
+            self._open_gate()
+
+    def _open_gate(self) -> None:
+        if not self._gate.is_open:
+            self._gate.is_open = True
+            executor = self._node.executor
+            if executor is not None:
+                executor.wake()
+
+    def attend(self, lazy: bool) -> None:
+        """Look who listens: if it is lazy and nobody does, receive nothing in the end."""
+        self.heard = not lazy or self.outputs.heard()
+        if self.heard:
+            self._wanted_at = time.monotonic()
+        self._attend()
+
+    def _attend(self) -> None:
+        with self._subscribing:
+            wanted = time.monotonic() - self._wanted_at < UNWANTED_S
+            if self._started and wanted and self._subscription is None:
+                self._subscribe()
+            elif not wanted:
+                self._unsubscribe()
+
+    def _subscribe(self) -> None:
         with self._lock:
             self._waiting = self._newest = self._last_stamp = None
-        self.outputs.last_text = self.last_arrival = self.last_times = self.too_old = None
-        self.next_due = 0.0
+        self.last_arrival = self.last_times = self.too_old = None
         self.subscribed_at = time.monotonic()
         reliable = self._node.get_parameter('image_reliability').value == 'reliable'
         self._subscription = self._node.create_subscription(
@@ -108,18 +196,17 @@ class Camera:
                 history=HistoryPolicy.KEEP_LAST, depth=1,
                 reliability=ReliabilityPolicy.RELIABLE if reliable
                 else ReliabilityPolicy.BEST_EFFORT),
-            callback_group=ReentrantCallbackGroup(),
+            callback_group=self._gate,
             event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._qos_incompatible))
 
-    def unsubscribe(self) -> None:
-        """Receive no more."""
+    def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             self._node.destroy_subscription(subscription)
 
     def destroy(self) -> None:
         """Take subscription and publishers away."""
-        self.unsubscribe()
+        self.stop()
         self.outputs.destroy()
 
     def decode(self, frame: Frame) -> np.ndarray:
@@ -172,5 +259,6 @@ class Camera:
         return self._newest
 
     def silent_for(self) -> float:
-        """Return the seconds without a frame since it subscribed or received one."""
-        return time.monotonic() - (self.last_arrival or self.subscribed_at)
+        """Return the seconds without a frame that was due since it subscribed or received one."""
+        since = max(self.last_arrival or self.subscribed_at, self.next_due)
+        return max(0.0, time.monotonic() - since)

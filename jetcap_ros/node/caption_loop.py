@@ -18,12 +18,15 @@ import threading
 import time
 import traceback
 
+import numpy as np
 from rclpy.node import Node
 
 from .cameras import Camera, Frame
 from .diagnostics import Rates
 from ..engine.caption import Caption
 from ..engine.captioner import Captioner, CaptionerError
+
+ATTEND_EVERY_S = 0.1
 
 
 class CaptionLoop:
@@ -42,6 +45,7 @@ class CaptionLoop:
         self._rates = rates
         self._publishing = threading.Lock()  # stop() takes it: nothing is published after
         self._wake = threading.Condition()
+        self._attend_at = 0.0  # monotonic
         self._thread = threading.Thread(target=self._run, name='caption_frames', daemon=True)
 
     def start(self) -> None:
@@ -63,11 +67,20 @@ class CaptionLoop:
         with self._wake:
             self._wake.notify_all()
 
-    def caption(self, camera: Camera, frame: Frame) -> Caption | None:
-        """Caption a frame and publish what is asked for; None if it could not be."""
+    def caption(self, camera: Camera, frame: Frame, repeat: bool = False) -> Caption | None:
+        """
+        Caption a frame and publish what is asked for; None if it could not be.
+
+        :param repeat: the last caption, if the scene is still the same.
+        """
         try:
             image = camera.decode(frame)
-            caption = self._captioner.caption(image)
+            unchanged = self._is_still(camera, image) and repeat
+            caption = camera.last_caption if unchanged else None
+            if caption is None:
+                caption = self._captioner.caption(image)
+                camera.scene.keep()
+                camera.last_caption = caption
         except ValueError as error:  # of the frame
             camera.counters.bad += 1
             self._report(camera, str(error))
@@ -80,9 +93,11 @@ class CaptionLoop:
         with self._publishing:
             if self.active:
                 camera.counters.captioned += 1
+                camera.counters.unchanged += unchanged
+                camera.is_still = unchanged
                 latency = time.monotonic() - frame.arrived
-                self._rates.add(latency, caption.seconds)
-                camera.outputs.publish(frame.message, image, caption, latency)
+                self._rates.add(latency, 0.0 if unchanged else caption.seconds)
+                camera.outputs.publish(frame.message, image, caption, latency, unchanged)
         return caption
 
     def answer(self, camera: Camera, frame: Frame) -> str:
@@ -94,16 +109,27 @@ class CaptionLoop:
         """
         return self._captioner.ask(camera.decode(frame)).text
 
+    def _is_still(self, camera: Camera, image: np.ndarray) -> bool:
+        """Say whether the last caption is what the model would say of this picture too."""
+        difference = camera.scene.look(image)
+        threshold = self._node.get_parameter('still_threshold').value
+        last = camera.last_caption
+        return last is not None and difference < threshold and (
+            self._captioner.asleep_for is not None or last.model == self._captioner.model_in_use)
+
     def _run(self) -> None:
         while self.active:
+            self._attend()
             with self._wake:
                 continuous = self._node.get_parameter('mode').value == 'continuous'
                 camera = self._next_camera() if continuous else None
                 if camera is None:
+                    for other in self._cameras:
+                        other.await_frame()
                     # Whoever is due next without a frame will be announced by its frame.
                     now = time.monotonic()
                     due = [c.next_due - now for c in self._cameras if c.next_due > now]
-                    self._wake.wait(timeout=min(due, default=1.0) if continuous else 1.0)
+                    self._wake.wait(timeout=min([ATTEND_EVERY_S, *due]))
                     continue
             try:
                 self._serve(camera)
@@ -112,20 +138,34 @@ class CaptionLoop:
                 self._node.get_logger().error(
                     f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
 
+    def _attend(self) -> None:
+        """Look, now and then, who listens to which camera."""
+        now = time.monotonic()
+        if not self.active or now < self._attend_at:
+            return
+        self._attend_at = now + ATTEND_EVERY_S
+        lazy = self._node.get_parameter('lazy').value
+        for camera in self._cameras:
+            try:
+                camera.attend(lazy)
+            except Exception:
+                self._node.get_logger().error(
+                    f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
+
     def _next_camera(self) -> Camera | None:
         """Return the camera to caption now; of several, the one that waited longest."""
         now = time.monotonic()
         ready = [
-            camera for camera in self._cameras if camera.has_frame() and camera.next_due <= now]
+            camera for camera in self._cameras
+            if camera.heard and camera.has_frame() and camera.next_due <= now]
         return min(ready, key=lambda camera: camera.last_served, default=None)
 
     def _serve(self, camera: Camera) -> None:
         rate = self._node.get_parameter('max_rate_hz').value
-        camera.last_served = time.monotonic()
-        camera.next_due = camera.last_served + 1 / rate if rate else 0.0
+        camera.serve(time.monotonic() + 1 / rate if rate else 0.0)
         frame = camera.take(self._node.get_parameter('max_frame_age_s').value)
         if frame is not None:
-            self.caption(camera, frame)
+            self.caption(camera, frame, repeat=True)
 
     def _report(self, camera: Camera, error: str) -> None:
         camera.error = error

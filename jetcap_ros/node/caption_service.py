@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING
 from rclpy.callback_groups import ReentrantCallbackGroup
 from std_srvs.srv import Trigger
 
-from .cameras import Camera, SILENT_S
+from .cameras import Camera, Frame, SILENT_S
 from ..engine.captioner import CaptionerError
 
 if TYPE_CHECKING:
     from .captioner_node import CaptionerNode
+
+FIRST_FRAME_S, NEWER_FRAME_S = 2.0, 0.1
 
 
 class CaptionService:
@@ -64,8 +66,13 @@ class CaptionService:
         if loop is None or not loop.active:
             return False, f'the node is {self._node.state_label}, not active'
         cameras = self._node.cameras if self._camera is None else [self._camera]
-        frames = [
-            (frame, camera) for camera in cameras if (frame := camera.newest()) is not None]
+        called = time.monotonic()
+        for camera in cameras:
+            camera.want()
+        frames = _newest(cameras)
+        while loop.active and _waits(cameras, frames, called):
+            time.sleep(0.005)
+            frames = _newest(cameras)
         if not frames:
             topics = ', '.join(camera.topic for camera in cameras)
             return False, f'no frame has come on {topics} yet'
@@ -82,3 +89,16 @@ class CaptionService:
         if caption is None:
             return False, camera.error or 'the node was deactivated'
         return True, caption.text
+
+
+def _waits(cameras: list[Camera], frames: list[tuple[Frame, Camera]], called: float) -> bool:
+    """Say whether a newer frame may be on its way."""
+    now = time.monotonic()
+    if frames:  # frames that were not due are still with the middleware
+        return now - called < NEWER_FRAME_S and max(f.arrived for f, _ in frames) < called
+    # One that nobody listened to was not even subscribed to until now.
+    return any(now - camera.subscribed_at < FIRST_FRAME_S for camera in cameras)
+
+
+def _newest(cameras: list[Camera]) -> list[tuple[Frame, Camera]]:
+    return [(frame, camera) for camera in cameras if (frame := camera.newest()) is not None]

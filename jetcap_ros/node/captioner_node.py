@@ -33,14 +33,14 @@ from .caption_loop import CaptionLoop
 from .caption_service import CaptionService
 from .diagnostics import diagnostic_array, Rates
 from .managed_node import ManagedNode, transition
-from .parameters import declare_parameters, on_set_parameters
+from .parameter_changes import ParameterChanges, SETTINGS
+from .parameters import declare_parameters
 from .. import __version__
 from ..engine.captioner import Captioner, CaptionerError
 from ..engine.plan import make_plan
 from ..engine.settings import CaptionerSettings
 from ..engine.stages import Stage
 
-SETTINGS = tuple(CaptionerSettings.__dataclass_fields__)
 SERVICES = (('caption_now', False), ('ask', True))  # and whether they ask
 
 
@@ -61,8 +61,9 @@ class CaptionerNode(ManagedNode):
         self._caption_services: list[CaptionService] = []  # of each of several cameras
         super().__init__('captioner', **kwargs)
         declare_parameters(self)
-        self.add_on_set_parameters_callback(
-            on_set_parameters(lambda: self.state_label == 'unconfigured', self._apply))
+        self._parameter_changes = ParameterChanges(
+            self, lambda: self.state_label == 'unconfigured', lambda: self.captioner,
+            self._parameters_changed)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
         # By a clock that also runs while a simulation or a bag stands still.
         self.create_timer(
@@ -107,7 +108,7 @@ class CaptionerNode(ManagedNode):
         try:
             self._bond = Bond(self, self.get_parameter('bond').value)
             for camera in self.cameras:
-                camera.subscribe()
+                camera.start()
         except Exception:
             self._stop()
             raise
@@ -154,7 +155,7 @@ class CaptionerNode(ManagedNode):
         if self.loop is not None:
             self.loop.stop()
         for camera in self.cameras:
-            camera.unsubscribe()
+            camera.stop()
         bond, self._bond = self._bond, None
         if bond is not None:
             bond.break_()
@@ -184,13 +185,11 @@ class CaptionerNode(ManagedNode):
                 CaptionService(self, f'{prefix}/{name}', camera, asks)
                 for prefix, camera in zip(prefixes, self.cameras) for name, asks in SERVICES]
 
-    # Parameters and logging
+    # What others tell it, and what it tells
 
-    def _apply(self, values: dict[str, Any]) -> None:
-        captioner = self.captioner
-        for name, value in values.items():
-            if captioner is not None and name in SETTINGS:
-                setattr(captioner.settings, name, value)
+    def _parameters_changed(self) -> None:
+        for camera in self.cameras:
+            camera.scene.forget()
         self._notify()
 
     def _notify(self) -> None:

@@ -21,7 +21,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 
 from .camera_watch import judge_camera
-from .cameras import Camera
+from .cameras import Camera, SILENT_S
+from ..engine.captioner import Captioner
 from ..memory.memory_utils import available_memory_mb, memory_pressure, process_memory
 
 if TYPE_CHECKING:
@@ -52,33 +53,81 @@ def _status(
 
 
 def _judge(node: 'CaptionerNode') -> tuple[bytes, str]:
-    """Return the level and the sentence that sum the node up."""
+    """Return the level and the sentence that sum the node up (docs/diagnostics.md)."""
     captioner = node.captioner
     if node.failure and captioner is None:
         return DiagnosticStatus.ERROR, node.failure
     if node.state_label != 'active':
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
-    if captioner is None or not captioner.model_in_use:
+    asleep_for = captioner.asleep_for if captioner is not None else None
+    if captioner is None or not captioner.model_in_use and asleep_for is None:
         return DiagnosticStatus.ERROR, f'no model: {captioner.reason if captioner else ""}'
-    verdicts = [judge_camera(node, camera) for camera in node.cameras]
-    worst = max(verdicts, key=lambda verdict: verdict[0])
+    troubled = any(camera.error or camera.qos_problem for camera in node.cameras)
+    if asleep_for is not None and not troubled and not captioner.swap_failure:
+        without = asleep_for + captioner.settings.sleep_after_s
+        return DiagnosticStatus.OK, f'asleep, {without:.0f} s without work'
+    worst = max(
+        (judge_camera(node, camera) for camera in node.cameras), key=lambda verdict: verdict[0])
     if worst[0] == DiagnosticStatus.ERROR:
         return worst
-    if captioner.degraded:
-        return (
-            DiagnosticStatus.WARN,
-            f'the {captioner.model_in_use} model captions instead of '
-            f'{captioner.settings.model}: {captioner.reason}')
+    degraded = _degraded(captioner)
+    if degraded:
+        return DiagnosticStatus.WARN, degraded
     if worst[0] == DiagnosticStatus.WARN:
         return worst
+    if captioner.loading:
+        return (
+            DiagnosticStatus.OK,
+            f'the {captioner.model_in_use} model captions while {captioner.loading} is loaded')
+    if not any(camera.heard for camera in node.cameras):
+        return DiagnosticStatus.OK, 'nobody listens: nothing is captioned'
     return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions'
+
+
+def _degraded(captioner: Captioner) -> str:
+    """Return how what captions is not what was asked for, '' if it is."""
+    if captioner.swap_failure:
+        return (
+            f'the {captioner.model_in_use or "same"} model captions on, the change was not '
+            f'possible: {captioner.swap_failure}')
+    if captioner.asleep_for is None and captioner.degraded and captioner.reason:
+        return (
+            f'the {captioner.model_in_use} model captions instead of '
+            f'{captioner.settings.model}: {captioner.reason}')
+    return ''
+
+
+def captioner_state(node: 'CaptionerNode') -> str:
+    """Return what the captioner does, in a word that programs can compare."""
+    captioner = node.captioner
+    if node.state_label == 'configuring':
+        return 'loading'
+    if captioner is None:
+        return 'none'
+    if captioner.asleep_for is not None:
+        return 'asleep'
+    if not captioner.model_in_use:
+        return 'loading' if captioner.loading else 'none'
+    if _degraded(captioner):
+        return 'degraded'
+    if captioner.loading or captioner.degraded:
+        return 'loading'
+    working = [
+        camera for camera in node.cameras
+        if camera.heard and camera.subscribed and camera.silent_for() <= SILENT_S]
+    if node.state_label != 'active' or not working \
+            or node.get_parameter('mode').value == 'on_demand':
+        return 'idle'
+    return 'still' if all(camera.is_still for camera in working) else 'captioning'
 
 
 def _values(node: 'CaptionerNode') -> dict[str, Any]:
     captioner = node.captioner
     own = process_memory()
+    state = captioner_state(node)
     values: dict[str, Any] = {
-        'state': node.state_label, 'node RSS (MB)': f'{own.rss_mb:.0f}',
+        'state': state, 'captioner_state': state, 'lifecycle state': node.state_label,
+        'node RSS (MB)': f'{own.rss_mb:.0f}',
         'available memory (MB)': f'{available_memory_mb():.0f}'}
     pressure = memory_pressure()
     if pressure is not None:
@@ -108,7 +157,8 @@ def _camera_values(camera: Camera) -> dict[str, Any]:
     counters = camera.counters
     return {
         'topic': camera.topic, 'frames received': counters.received,
-        'frames captioned': counters.captioned, 'frames replaced by newer': counters.replaced,
+        'frames captioned': counters.captioned, 'frames still': counters.unchanged,
+        'frames replaced by newer': counters.replaced,
         'frames stale': counters.stale, 'frames bad': counters.bad,
         'last caption': camera.outputs.last_text or ''}
 

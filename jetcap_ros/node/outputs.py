@@ -48,14 +48,27 @@ class Outputs:
         for publisher in (self._caption, self._info, self._image):
             self._node.destroy_lifecycle_publisher(publisher)
 
+    def heard(self) -> bool:
+        """Say whether anybody subscribes to what is published."""
+        return bool(
+            self._caption.get_subscription_count() or self._info.get_subscription_count()
+            or self._draws())
+
+    def _draws(self) -> bool:
+        return bool(
+            self._node.get_parameter('publish_image').value
+            and self._image.get_subscription_count())
+
     def publish(
-            self, message: Image, image: np.ndarray, caption: Caption, latency_s: float) -> None:
+            self, message: Image, image: np.ndarray, caption: Caption, latency_s: float,
+            unchanged: bool = False) -> None:
         """
         Publish a caption.
 
         :param message: that the image came in; its header is kept.
         :param image: (H, W, 3) uint8, RGB; drawn on if the picture is asked for.
         :param latency_s: since the message came.
+        :param unchanged: it is the last caption, of a scene that is still the same.
         """
         parameter = self._node.get_parameter
         header = message.header
@@ -69,10 +82,11 @@ class Outputs:
             'frame_id': header.frame_id, 'topic': self._image_topic, 'caption': caption.text,
             'score': None if caption.score is None else round(caption.score, 4),
             'score_kind': caption.score_kind, 'model': caption.model,
+            'unchanged': unchanged,
             'latency_ms': round(latency_s * 1e3, 1),
             'age_ms': None if age is None else round(age / 1e6, 1),
             'attention_peak': peak and {'x': peak[0], 'y': peak[1]}})))
-        if parameter('publish_image').value and self._image.get_subscription_count():
+        if self._draws():
             attention = caption.attention if parameter('draw_attention').value else None
             drawn = draw_caption(image, caption.text, attention)
             self._image.publish(Image(

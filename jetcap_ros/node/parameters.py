@@ -14,13 +14,11 @@
 
 """The parameters of the captioner node: one table, from which they are declared and checked."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 import json
 from typing import Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult)
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
     InvalidParameterTypeException, InvalidParameterValueException, InvalidTopicNameException)
 from rclpy.node import Node
@@ -30,8 +28,9 @@ from rclpy.validate_topic_name import validate_topic_name
 from .bond import DISABLE_PARAMETER as BOND_PARAMETER
 from .parameter_files import unknown_parameters
 from ..engine.settings import (
-    DEFAULT_PROMPT, FALLBACKS, MAX_BEAM_SIZE, MAX_LENGTH, MAX_PROMPT, MODELS, RUNTIMES,
-    SERVER_IMAGE_SIZES)
+    DEFAULT_PROMPT, FALLBACKS, MAX_BEAM_SIZE, MAX_LENGTH, MAX_PROMPT, MODELS, OF_THE_WORKER,
+    RUNTIMES, SERVER_IMAGE_SIZES)
+from ..images.still import STILL_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,7 @@ class ParameterSpec:
     """
     One parameter; `live` ones can change at any time, others only while unconfigured.
 
+    Those of the worker can change at any time too: another one is loaded.
     Those that are `read_only` are set when the node starts and never after, since they decide
     which programs run and where pictures go: whoever reaches the node's services can set the rest.
     """
@@ -50,6 +50,11 @@ class ParameterSpec:
     choices: tuple[str, ...] = ()
     live: bool = False
     read_only: bool = False
+
+    @property
+    def swaps(self) -> bool:
+        """Say whether another value means another worker."""
+        return self.name in OF_THE_WORKER
 
 
 PARAMETERS = (
@@ -87,6 +92,9 @@ PARAMETERS = (
     ParameterSpec('recover', True,
                   'Try the model again, with growing delays, after it was replaced or lost.',
                   live=True),
+    ParameterSpec('sleep_after_s', 0.0,
+                  'Without a caption asked for so long, in seconds, the memory of the model is '
+                  'given back until one is; 0: never.', (0.0, 86400.0), live=True),
     ParameterSpec('num_threads', 0, 'Threads of the model; 0: all cores.', (0, 1024)),
     ParameterSpec('mode', 'continuous',
                   'Caption frames as they come, or only when ~/caption_now is called.',
@@ -94,6 +102,13 @@ PARAMETERS = (
     ParameterSpec('max_rate_hz', 2.0,
                   'Captions per second of each camera, at most; 0: as fast as the model.',
                   (0.0, 1000.0), live=True),
+    ParameterSpec('lazy', True,
+                  'Caption, and in the end subscribe to, only cameras whose captions somebody '
+                  'subscribes to; ~/caption_now works all the same.', live=True),
+    ParameterSpec('still_threshold', STILL_THRESHOLD,
+                  'A frame that differs less from the last captioned one, in mean grey levels of '
+                  'a coarse grid, gets the same caption again without asking the model; 0: none '
+                  'does.', (0.0, 255.0), live=True),
     ParameterSpec('beam_size', 3, 'Beams of the search; 1: greedy.', (1, MAX_BEAM_SIZE),
                   live=True),
     ParameterSpec('max_length', 20, 'Longest caption, in words.', (1, MAX_LENGTH), live=True),
@@ -157,7 +172,8 @@ def describe(spec: ParameterSpec) -> ParameterDescriptor:
     if not spec.live:
         note = (
             'set when the node starts, never after' if spec.read_only
-            else 'changes only while the node is unconfigured')
+            else 'another value has another model loaded, until then the one there is captions'
+            if spec.swaps else 'changes only while the node is unconfigured')
         descriptor.additional_constraints = '; '.join(
             filter(None, (descriptor.additional_constraints, note)))
     if spec.limits:
@@ -252,47 +268,23 @@ def _broken_rule(topic: str) -> str:
     return ''
 
 
-def on_set_parameters(
-        is_unconfigured: Callable[[], bool],
-        apply: Callable[[dict[str, Any]], None]) -> Callable[[list[Parameter[Any]]], Any]:
-    """
-    Return a callback for `add_on_set_parameters_callback`.
-
-    :param apply: called with the live parameters that change.
-    """
-    def callback(parameters: list[Parameter[Any]]) -> SetParametersResult:
-        # An exception here would end spin.
-        try:
-            for parameter in parameters:
-                text = check(parameter)
-                spec = SPECS.get(parameter.name)
-                if not text and spec and not spec.live and not is_unconfigured():
-                    text = (
-                        f'parameter {parameter.name} decides what on_configure loads: clean up '
-                        'first, then set it')
-                if text:
-                    return SetParametersResult(successful=False, reason=text)
-            apply({p.name: p.value for p in parameters if p.name in SPECS})
-            return SetParametersResult(successful=True)
-        except Exception as error:
-            return SetParametersResult(
-                successful=False, reason=f'{type(error).__name__}: {error}')
-    return callback
-
-
 def document() -> str:
     """Return docs/parameters.md: `python -m jetcap_ros.node.parameters > docs/parameters.md`."""
     lines = [
         '# Parameters of the captioner node', '',
         'Written by `python -m jetcap_ros.node.parameters`; `ros2 param describe` says the same.',
-        'Live parameters can change in any state, the others while the node is unconfigured; those '
-        'marked "start" are set when the node starts, and never after.', '',
+        'Live parameters can change in any state, the others while the node is unconfigured.',
+        'Where it says "swap", another value has another model loaded, in any state: beside the',
+        'old one if both fit, which captions until the new one is ready, and stays if that cannot',
+        'be loaded. Several set by one call are one swap. Those marked "start" are set when the',
+        'node starts, and never after.', '',
         '| parameter | default | values | live | meaning |', '| --- | --- | --- | --- | --- |']
     for spec in PARAMETERS:
         values = ', '.join(f'`{choice}`' for choice in spec.choices)
         if spec.limits:
             values = f'{spec.limits[0]:g} to {spec.limits[1]:g}'
-        live = 'start' if spec.read_only else 'yes' if spec.live else ''
+        live = (
+            'start' if spec.read_only else 'yes' if spec.live else 'swap' if spec.swaps else '')
         default = f'`{json.dumps(spec.default)}`' if spec.default not in ('', ['']) else ''
         lines.append(
             f'| `{spec.name}` | {default} | {values} | {live} '

@@ -14,7 +14,7 @@
 
 """Captioning one bag: which frames, in what order, and what is written when it ends."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 import math
@@ -31,6 +31,7 @@ from .errors import ReplayError
 from .folder import ReplayFolder, Timing
 from .report import write_report
 from ..images.image_decoding import decode_compressed, decode_image
+from ..images.still import Scene
 
 MB = 1 << 20
 MAX_NOTICES = 3  # of skipped frames, for each topic
@@ -43,6 +44,7 @@ class ReplaySettings:
     topics: tuple[str, ...] = ()  # empty: all image topics
     every: float = 0.5  # s at least between two captions of a topic, 0 for every frame
     captioner: dict[str, Any] = field(default_factory=dict)  # fields of CaptionerSettings
+    still_threshold: float = 0.0  # frames that differ less from the last captioned are left out
 
 
 @dataclass
@@ -55,6 +57,7 @@ class ReplayResult:
     captions: int = 0
     changes: int = 0  # captions that differ from the one before on their topic
     skipped: int = 0  # frames that could not be decoded
+    still: int = 0  # frames left out, as they showed what the last captioned one did
     lost: int = 0  # frames that were recorded and cannot be read, as far as their number is known
     seconds: float = 0.0  # of computing, over all runs
     problems: list[str] = field(default_factory=list)
@@ -137,7 +140,9 @@ def _caption_frames(
     observer.opened(None if bag.counts is None else sum(counts.values()))
     every = round(settings.every * 1e9)
     read: Counter[str] = Counter()
-    last_captioned: dict[str, int] = {}  # topic -> bag time, ns
+    last_looked_at: dict[str, int] = {}  # topic -> bag time, ns
+    scenes: defaultdict[str, Scene] = defaultdict(Scene)  # by topic: what was captioned last
+    result.still = 0
     for frame in bag.frames(settings.topics):
         if observer.stopped():
             return False
@@ -146,26 +151,32 @@ def _caption_frames(
         key = (frame.topic, frame.bag_time)
         if folder.captioned[key]:
             folder.captioned[key] -= 1
-            last_captioned[frame.topic] = frame.bag_time
+            last_looked_at[frame.topic] = frame.bag_time
+            if settings.still_threshold:  # it is what the next ones are compared with
+                scenes[frame.topic].look(_decode(frame)[1])
+                scenes[frame.topic].keep()
             continue
         if folder.skipped[key]:
             folder.skipped[key] -= 1
             continue
         # A clock that was set back does not stop the captions.
-        if abs(frame.bag_time - last_captioned.get(frame.topic, math.inf)) < every:
+        if abs(frame.bag_time - last_looked_at.get(frame.topic, math.inf)) < every:
             continue
         try:
-            message = frame.message()
-            compressed = frame.msgtype == 'sensor_msgs/msg/CompressedImage'
-            image = decode_compressed(message) if compressed else decode_image(message)
+            header, image = _decode(frame)
         except ValueError as error:
             folder.skip(frame.bag_time, frame.topic, str(error))
             if folder.state(frame.topic).skipped <= MAX_NOTICES:
                 observer.notice(f'a frame of {frame.topic} is skipped: {error}')
             continue
-        record, timing = _caption(frame, message.header, image, captioner)
+        last_looked_at[frame.topic] = frame.bag_time
+        if settings.still_threshold:
+            if scenes[frame.topic].look(image) < settings.still_threshold:
+                result.still += 1
+                continue
+            scenes[frame.topic].keep()
+        record, timing = _caption(frame, header, image, captioner)
         folder.add(record, timing, image)
-        last_captioned[frame.topic] = frame.bag_time
     result.lost = sum(max(0, count - read[topic]) for topic, count in counts.items())
     if result.lost:
         bag.problems.append(
@@ -173,6 +184,13 @@ def _caption_frames(
     if not folder.topics:
         bag.problems.append('no image was found')
     return True
+
+
+def _decode(frame: Frame) -> tuple[Any, np.ndarray]:
+    """Return a frame's header and its picture; ValueError says what it is not."""
+    message = frame.message()
+    compressed = frame.msgtype == 'sensor_msgs/msg/CompressedImage'
+    return message.header, decode_compressed(message) if compressed else decode_image(message)
 
 
 def _caption(
@@ -215,7 +233,8 @@ def _check_previous(
     try:
         result = ReplayResult(**previous['result'])
         before, now = (
-            {'topics': list(values['topics']), 'every': values['every'], **values['captioner']}
+            {'topics': list(values['topics']), 'every': values['every'],
+             'still_threshold': values['still_threshold'], **values['captioner']}
             for values in (previous['settings'], asdict(settings)))
     except (KeyError, TypeError) as error:
         raise ReplayError(
