@@ -36,7 +36,12 @@ class Robot(NodeProcess):
     def see(self, picture):
         message = image_message(picture)
         publisher = self.node.create_publisher(Image, '/image_raw', qos_profile_sensor_data)
-        self.node.create_timer(0.05, lambda: publisher.publish(message))
+
+        def publish():
+            message.header.stamp = self.node.get_clock().now().to_msg()
+            publisher.publish(message)
+
+        self.node.create_timer(0.05, publish)
         return publisher
 
     def values(self):

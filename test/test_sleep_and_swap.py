@@ -137,6 +137,7 @@ def test_a_node_sleeps_wakes_and_swaps_while_it_is_active(photograph):
 
         refused = node.set_parameter('checkpoint', '/no/such.safetensors')
         assert not refused.successful and 'No such file' in refused.reason
+        assert node.next_caption(camera, message)['caption'] == first['caption']
         worker, = node.workers()
         request = SetParameters.Request(parameters=[
             Parameter(name, value=value).to_parameter_msg() for name, value in (
