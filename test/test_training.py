@@ -38,17 +38,19 @@ from jetcap_ros.models.mobilenet import (
 from jetcap_ros.models.vocabulary import Vocabulary
 from jetcap_ros.models.weight_reader import WeightReader
 from jetcap_ros.training import bleu, cider
-from jetcap_ros.training.caption_files import read_captions
+from jetcap_ros.training.caption_files import CaptionedPicture, read_captions
 from jetcap_ros.training.checkpoint import (
     build_model, checkpoint_contents, load_checkpoint)
-from jetcap_ros.training.config import read_config, write_config
+from jetcap_ros.training.config import read_config, TrainingConfig, write_config
 from jetcap_ros.training.dataset import (
     build_vocabulary, check_images, encode, tokenize)
 from jetcap_ros.training.decoding import decode, teacher_forcing
 from jetcap_ros.training.embeddings import read_glove
 from jetcap_ros.training.encoder_weights import load_encoder_weights
-from jetcap_ros.training.features import cache_features, random_view, view
+from jetcap_ros.training.features import cache_features, random_views, view
 from jetcap_ros.training.meteor import sentence_meteor
+from jetcap_ros.training.rewards import Rewards
+from jetcap_ros.training.task import Split
 from jetcap_ros.training.teachers import Teachers
 import numpy as np
 import pytest
@@ -180,21 +182,19 @@ def test_killed_run_goes_on_to_the_same_weights(drawn, trained, tmp_path):
 
 
 def test_random_views_are_mirrored_truly_and_keep_the_hue():
-    image = np.zeros((60, 80, 3), np.uint8)
-    image[:, :20] = 200, 30, 30  # red at the left, blue at the right
-    image[:, -20:] = 40, 60, 210
-    random_numbers = np.random.default_rng(1)
-    seen = []
-    for _ in range(20):
-        picture, mirrored = random_view(image, random_numbers)
-        assert picture.shape == (1, 3, 224, 224) and picture.dtype == np.float32
-        red, _, blue = picture[0]
-        left = (red - blue)[:, :8].mean() > (red - blue)[:, -8:].mean()
-        assert left != mirrored
-        seen.append(mirrored)
-    assert 4 < sum(seen) < 16
-    again, _ = random_view(image, random_numbers)
-    assert not np.array_equal(again, picture)
+    frame = np.zeros((224, 224, 3), np.uint8)
+    frame[:, :56] = 200, 30, 30  # red at the left, blue at the right
+    frame[:, -56:] = 40, 60, 210
+    frames = torch.from_numpy(np.stack([frame] * 20))
+    numbers = np.random.default_rng(1)
+    views, mirrored = random_views(frames, numbers)
+    assert views.shape == (20, 3, 224, 224) and views.dtype == torch.float32
+    redder = views[:, 0] - views[:, 2]
+    left = redder[:, :, :8].mean((1, 2)) > redder[:, :, -8:].mean((1, 2))
+    assert (left.numpy() != mirrored).all()
+    assert 4 < mirrored.sum() < 16
+    again, _ = random_views(frames, numbers)
+    assert not torch.equal(again, views)
 
 
 def test_other_settings_do_not_mix_with_a_run(drawn, trained, capsys):
@@ -314,6 +314,80 @@ def test_teachers_that_cannot_teach(drawn, trained, tmp_path, capsys):
     assert main(arguments(
         drawn, tmp_path / 'c', *settings, *teacher, '--set', 'min_count=7')) == 2
     assert 'another vocabulary' in capsys.readouterr().err
+
+
+def test_the_decoder_learns_from_sentences_alone(drawn, tmp_path, capsys):
+    text = tmp_path / 'text.txt'
+    text.write_text(20 * ''.join(
+        f'A {colour} {shape} on the {side}.\n'
+        for colour in COLOURS for shape in SHAPES for side in ('left', 'right'))
+        + 'A purple elephant on the left.\nA red')
+    out = tmp_path / 'text'
+    stages = tmp_path / 'text.yaml'
+    stages.write_text(SMALL.partition('stages:')[0] + """stages:
+  text: {epochs: 8, batch_pictures: 8, views: 1, learning_rate: 0.02, dropout: 0}
+  fine-tune: {epochs: 1, batch_pictures: 4, from_block: 9, views: 0, words_weight: 0.1}
+""")
+    assert main([*arguments(drawn, out), '--config', str(stages), '--text', str(text)]) == 0
+    assert '240 of 242 sentences' in capsys.readouterr().out
+    with open(out / 'log.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row['train_loss']) for row in rows if row['stage'] == 'text']
+    assert losses[-1] < 0.8 * losses[0]
+    before, after = (
+        torch.load(out / name, weights_only=True)['model_state_dict']
+        for name in ('0_initial.pth', '1_text.pth'))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith('decoder.') for name in changed)
+    # The detector that learned beside the words is part of what comes out.
+    assert 'words.out.weight' in torch.load(
+        out / 'model.pth', weights_only=True)['model_state_dict']
+    assert main([*arguments(drawn, tmp_path / 'none'), '--config', str(stages)]) == 2
+    assert '--text FILE' in capsys.readouterr().err
+
+
+def test_sources_count_as_often_as_they_are_wanted():
+    pictures = [CaptionedPicture(str(i), 'train', ['a red circle'], source)
+                for i, source in enumerate(['room'] * 10 + ['street'] * 10)]
+    vocabulary = build_vocabulary([['a', 'red', 'circle']], 1)
+    split = Split(pictures, TrainingConfig(), vocabulary, {})
+    weights = {'room': 2.5, 'street': 0.5}
+    order = split.order(weights, np.random.default_rng(1))
+    assert len(order) == split.count(weights) == 30
+    assert 20 <= sum(i < 10 for i in order) <= 30 and np.bincount(order).max() == 3
+    plain = split.order({}, np.random.default_rng(1))
+    assert sorted(plain) == list(range(20)) and list(plain) != sorted(plain)
+
+
+def test_objects_that_a_detector_saw_are_wanted_words():
+    vocabulary = build_vocabulary([['a', 'red', 'cup']], 1)
+    pictures = [CaptionedPicture('a.jpg', 'train', ['A red .'])]
+    split = Split(pictures, TrainingConfig(), vocabulary, {'a.jpg': {'cup': 0.5, 'tie': 0.9}})
+    shares = split.shares(np.array([0]))[0]
+    word_map = vocabulary.word_map
+    assert shares[word_map['red']] == 1
+    assert shares[word_map['cup']] == pytest.approx(0.3)  # and no word of its own for a tie
+
+
+def test_pictures_with_few_captions_teach_likelihood(drawn, trained, tmp_path):
+    stage = ['--stages', 'self-critical', '--init', str(trained / '2_fine-tune.pth'),
+             '--set', 'self-critical.min_references=3']
+    assert main(arguments(drawn, tmp_path / 'few', *stage)) == 0
+    with open(tmp_path / 'few' / 'log.csv', newline='') as file:
+        row, = csv.DictReader(file)
+    assert float(row['reward']) == 0  # all have two
+    before, after = (
+        torch.load(path, weights_only=True)['model_state_dict']
+        for path in (trained / '2_fine-tune.pth', tmp_path / 'few' / 'model.pth'))
+    assert not torch.equal(before['decoder.fc.weight'], after['decoder.fc.weight'])
+
+
+def test_rewards_are_the_same_in_processes_of_their_own():
+    references = [[[4, 5, 6, 7], [4, 6, 7, 8]], [[5, 5, 9], [9, 4, 4, 4]]]
+    captions = [[4, 5, 6], [9, 4, 5]]
+    here = Rewards(references, 1.0, 2.0)([0, 1], captions)
+    there = Rewards(references, 1.0, 2.0, processes=1)([0, 1], captions)
+    assert here == there and here[0] > 0
 
 
 def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
@@ -495,10 +569,10 @@ def test_a_detector_goes_with_its_encoder(drawn, detecting, tmp_path, capsys):
     config.write_text('stages: {words: {}, fine-tune: {}}')
     assert main(arguments(drawn, tmp_path / 'order', '--config', str(config))) == 2
     assert 'words: the last stage' in capsys.readouterr().err
-    for setting in ('views: 0', 'runs: 2', 'pull_back: 0.5', 'from_block: 7'):
+    for setting in ('runs: 2', 'pull_back: 0.5', 'from_block: 7'):
         config.write_text(f'stages: {{words: {{{setting}}}}}')
         assert main(arguments(drawn, tmp_path / 'order', '--config', str(config))) == 2
-        assert 'words: needs views' in capsys.readouterr().err
+        assert 'words: takes no runs' in capsys.readouterr().err
     both = [str(detecting / name) for name in ('model.pth', '0_initial.pth')]
     assert main(['average', *both, '--out', str(tmp_path / 'average.pth')]) == 2
     assert 'not the encoder and sizes' in capsys.readouterr().err

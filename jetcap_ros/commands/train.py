@@ -17,9 +17,10 @@ Train a captioner on captioned pictures.
 
 CAPTIONS is a JSON lines file (file, split, captions), Flickr8k's captions.txt or a COCO json;
 IMAGES is the folder its file names are relative to. Stages, in the order of the configuration:
-`frozen` (the encoder stays as it is), `fine-tune` (its late blocks learn too), `self-critical`
-(the decoder learns to score high in CIDEr-D). Ended at any time, a run goes on where it was when
-the same command is given again.
+`text` (the decoder learns from sentences alone), `frozen` (the encoder stays as it is),
+`fine-tune` (its late blocks learn too), `self-critical` (the decoder learns to score high in
+CIDEr-D), `words` (the word detector). Ended at any time, a run goes on where it was when the same
+command is given again.
 
 A picture that is missing or cannot be read is an error: the exit code is 0 only if the run ended
 and left none out.
@@ -48,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--teacher', action='append', default=[], metavar='FILE',
                         help='a trained checkpoint that stages with `distillation` learn from; '
                              'may be repeated')
+    parser.add_argument('--text', metavar='FILE',
+                        help='sentences without pictures, one a line, for the stage `text`')
+    parser.add_argument('--objects', metavar='FILE',
+                        help='objects that a detector saw in the pictures (python -m '
+                             'jetcap_ros.training.objects), more words for the word detector')
     parser.add_argument('--glove', metavar='FILE', help='word vectors to start from, as text')
     parser.add_argument('--cache', metavar='DIR',
                         help='folder for features of frozen blocks (default: OUT/cache; may be '

@@ -27,8 +27,11 @@ from dataclasses import dataclass
 MOBILENET_V2 = (
     (3, 1, 16, 1, 1), (3, 6, 24, 2, 2), (3, 6, 32, 3, 2), (3, 6, 64, 4, 2),
     (3, 6, 96, 3, 1), (3, 6, 160, 3, 2), (3, 6, 320, 1, 1))
-# The same layers in other sizes: Tan and Le 2019, scaled to 1.1 times the width and 1.2 times the
-# depth, in the edition without squeeze and excitation. Larger than robots want: a teacher.
+# The same layers in other sizes: Tan and Le 2019, in the edition without squeeze and excitation,
+# and scaled to 1.1 times the width and 1.2 times the depth.
+EFFICIENTNET_LITE0 = (
+    (3, 1, 16, 1, 1), (3, 6, 24, 2, 2), (5, 6, 40, 2, 2), (3, 6, 80, 3, 2),
+    (5, 6, 112, 3, 1), (5, 6, 192, 4, 2), (3, 6, 320, 1, 1))
 EFFICIENTNET_LITE2 = (
     (3, 1, 16, 1, 1), (3, 6, 24, 3, 2), (5, 6, 48, 3, 2), (3, 6, 88, 4, 2),
     (5, 6, 120, 4, 1), (5, 6, 208, 5, 2), (3, 6, 352, 1, 1))
@@ -49,7 +52,9 @@ MOBILENET_V3_SMALL = (
     (5, 576, 96, True, 'hardswish', 1), (5, 576, 96, True, 'hardswish', 1))
 
 Sizes = Mapping[str, tuple[int, ...]]  # shapes by the name of a parameter
-ENCODERS = ('mobilenet_v3_small', 'mobilenet_v2', 'mobilenet_v3_large', 'efficientnet_lite2')
+ENCODERS = (
+    'mobilenet_v3_small', 'mobilenet_v2', 'mobilenet_v3_large', 'efficientnet_lite0',
+    'efficientnet_lite2')
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,8 @@ def recognize_encoder(names: Iterable[str]) -> str:
     """Return the architecture that parameters of these names belong to, or raise ValueError."""
     names = frozenset(names)
     for architecture, first, last in (
-            ('mobilenet_v2', '1.conv', 18), ('efficientnet_lite2', '1.conv', 22),
+            ('mobilenet_v2', '1.conv', 18), ('efficientnet_lite0', '1.conv', 17),
+            ('efficientnet_lite2', '1.conv', 22),
             ('mobilenet_v3_small', '1.block', 12), ('mobilenet_v3_large', '1.block', 16)):
         if f'{first}.0.0.weight' in names and f'{last}.0.weight' in names \
                 and f'{last + 1}.0.weight' not in names:
@@ -171,7 +177,9 @@ def _divisible(channels: float) -> int:
 
 
 def _describe_v2(architecture: str, sizes: Sizes | None) -> list[Block]:
-    table = MOBILENET_V2 if architecture == 'mobilenet_v2' else EFFICIENTNET_LITE2
+    table = {
+        'mobilenet_v2': MOBILENET_V2, 'efficientnet_lite0': EFFICIENTNET_LITE0,
+        'efficientnet_lite2': EFFICIENTNET_LITE2}[architecture]
     add = _Builder(sizes)
     blocks = [Block((add.convolution('0.0', '0.1', 32, 3, 2, 'relu6'),), False)]
     for kernel, expansion, channels, repeats, first_stride in table:

@@ -16,7 +16,8 @@
 Captioned pictures, from the formats they come in.
 
 - JSON lines or a JSON list: `{"file": ..., "split": "train" | "val" | "test", "captions": [...]}`
-  with an optional `source` (the data set it comes from).
+  with an optional `source` (the data set it comes from) and `caption_author` ("machine" where a
+  model wrote the captions: they are learned from and never scored by).
 - Tables of a picture and a caption a line, with commas (Flickr8k's `captions.txt`), tabs
   (`Flickr8k.token.txt`: image#0, a tab, caption) or bars (Flickr30k's `results.csv`); a column of
   numbers between the two is passed over.
@@ -55,6 +56,7 @@ class CaptionedPicture:
     split: str
     captions: list[str]
     source: str = ''
+    by_people: bool = True  # who wrote the captions: people, or a model
 
 
 class _Entry(NamedTuple):
@@ -65,6 +67,7 @@ class _Entry(NamedTuple):
     captions: Any
     split: Any = None
     source: str = ''
+    by_people: bool = True
 
 
 def read_captions(path: str) -> list[CaptionedPicture]:
@@ -94,7 +97,7 @@ def read_captions(path: str) -> list[CaptionedPicture]:
         captions = [caption for caption in entry.captions if caption and re.search(r'\w', caption)]
         found, read = found + len(entry.captions), read + len(captions)
         if captions:
-            picture = CaptionedPicture(file, split, [], entry.source)
+            picture = CaptionedPicture(file, split, [], entry.source, entry.by_people)
             pictures.setdefault((file, split, entry.source), picture).captions += captions
     if not pictures:
         raise UserError(f'{path}: no picture has a caption')
@@ -155,7 +158,8 @@ def _json_entries(rows: Iterable[tuple[str, Any]]) -> Iterator[_Entry]:
             if key not in row:
                 raise UserError(f'{place}: no {key!r} (expected file, split and captions)')
         yield _Entry(
-            place, row['file'], row['captions'], row.get('split'), str(row.get('source', '')))
+            place, row['file'], row['captions'], row.get('split'), str(row.get('source', '')),
+            row.get('caption_author') != 'machine')
 
 
 def _coco_entries(path: str, document: dict[str, Any]) -> Iterator[_Entry]:

@@ -102,6 +102,13 @@ def load_weights(model: MobileNetCaptioningModel, contents: Mapping[str, Any]) -
     model.load_state_dict(state)
 
 
+def without_words(contents: dict[str, Any]) -> None:
+    """Take the word detector out of the contents of a `.pth` file."""
+    contents['model_state_dict'] = {
+        name: tensor for name, tensor in contents['model_state_dict'].items()
+        if not name.startswith('words.')}
+
+
 def _normalized(encoder: MobileNetEncoder) -> list[tuple[str, str]]:
     """Return the names of the convolutions and of their batch normalization."""
     return [

@@ -24,7 +24,7 @@ import yaml
 from ..errors import UserError
 from ..models.architectures import ENCODERS
 
-STAGES = ('frozen', 'fine-tune', 'self-critical', 'words')
+STAGES = ('text', 'frozen', 'fine-tune', 'self-critical', 'words')
 
 
 @dataclass
@@ -52,7 +52,9 @@ class Stage:
     samples: int = 5  # captions drawn a picture (self-critical)
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
     meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)
-    words_dim: int = 512  # of the word detector's hidden layer (words)
+    min_references: int = 1  # of pictures with fewer captions, likelihood (self-critical)
+    words_weight: float = 0.0  # of the word detector's loss beside the other (not in words)
+    words_dim: int = 512  # of the word detector's hidden layer
 
     @property
     def kind(self) -> str:
@@ -61,6 +63,7 @@ class Stage:
 
 
 STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
+    'text': {'views': 1, 'epochs': 2, 'batch_pictures': 64},
     'frozen': {'views': 2},
     'fine-tune': {'learning_rate': 5e-4, 'from_block': 7},
     'self-critical': {'learning_rate': 1e-4, 'label_smoothing': 0.0, 'dropout': 0.1},
@@ -80,6 +83,7 @@ class TrainingConfig:
     max_words: int = 20  # longer ones are cut
     min_count: int = 5  # rarer words are <unk>
     captions_per_picture: int = 5  # read at once; drawn again each epoch
+    source_weights: dict[str, float] = field(default_factory=dict)  # pictures' part of an epoch
     seed: int = 1
     bfloat16: bool = True  # matrix products in training; faster where the processor has it
     stages: list[Stage] = field(default_factory=lambda: [make_stage('frozen')])
@@ -101,9 +105,8 @@ def check_stages(stages: Sequence[Stage]) -> None:
         raise UserError('words: the last stage, since what it learns fits the encoder it saw')
     for stage in stages:
         if stage.kind == 'words' and (
-                not stage.views or stage.runs > 1 or stage.pull_back
-                or stage.from_block is not None):
-            raise UserError('words: needs views, and takes no runs, pull_back or from_block')
+                stage.runs > 1 or stage.pull_back or stage.from_block is not None):
+            raise UserError('words: takes no runs, pull_back or from_block')
 
 
 def read_config(path: str | None, overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -163,6 +166,11 @@ def _fill(kind, values: Mapping[str, Any], where: str):
             raise UserError(f'{where}: unknown setting {name!r}; known are {names}')
         declared = known[name].type
         if value is None and declared == int | None:
+            continue
+        if name == 'source_weights':
+            if not isinstance(value, dict) or not all(
+                    isinstance(w, (int, float)) and w >= 0 for w in value.values()):
+                raise UserError(f'{where}: source_weights: expected sources and numbers from 0 on')
             continue
         expected = {float: (int, float), int: int, str: str, bool: bool, int | None: int}
         if not isinstance(value, expected[declared]) or (

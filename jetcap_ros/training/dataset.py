@@ -20,6 +20,7 @@ import os
 import re
 
 from .caption_files import CaptionedPicture
+from .config import TrainingConfig
 from ..errors import UserError
 from ..models.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 
@@ -51,6 +52,12 @@ def build_vocabulary(
     if not words:
         raise UserError(f'no word of the training captions comes {min_count} times (min_count)')
     return Vocabulary([PAD, START, END, UNKNOWN] + words)
+
+
+def prepare_vocabulary(pictures: Iterable[CaptionedPicture], config: TrainingConfig) -> Vocabulary:
+    """Return the vocabulary of the training captions."""
+    tokens = (tokenize(c) for p in pictures if p.split == 'train' for c in p.captions)
+    return build_vocabulary((t for t in tokens if len(t) >= config.min_words), config.min_count)
 
 
 def encode(caption: Sequence[str], vocabulary: Vocabulary, max_words: int) -> list[int]:

@@ -130,6 +130,13 @@ def decode(
             torch.stack(log_probabilities, dim=1).view(shape))
 
 
+def cut(words: list[int], end: int, with_end: bool = False) -> list[int]:
+    """Return a caption up to its first <end>."""
+    if end not in words:
+        return words
+    return words[:words.index(end) + with_end]
+
+
 def initialize(decoder: AttentionDecoder, embedding: torch.Tensor | None = None) -> None:
     """Start from small embeddings, or from given ones, and an unbiased guess of words."""
     with torch.no_grad():

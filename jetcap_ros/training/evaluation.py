@@ -45,6 +45,7 @@ class Result:
     score: float
     references: list[str]
     attention: list[list[float]]  # (7, 7): where the words looked, on average
+    by_people: bool = True  # whether people wrote the references; else it is not scored
     metrics: dict[str, float] | None = None  # x 100
 
 
@@ -74,7 +75,7 @@ def caption_pictures(
         found = model.caption(image, beam, max_length)
         results.append(Result(
             picture.file, picture.source, found.text, found.log_probability, found.score,
-            picture.captions, found.attention.round(4).tolist()))
+            picture.captions, found.attention.round(4).tolist(), picture.by_people))
     return results
 
 
@@ -83,8 +84,10 @@ def score_by_source(results: Sequence[Result], java: bool) -> dict[str, dict[str
     Return the scores of each source, and of all if there are several, by name.
 
     CIDEr weighs words by how rare they are in the set that is scored, so each set is scored for
-    itself. Each result gets its own figures, from the set of its source.
+    itself. Each result gets its own figures, from the set of its source. Only agreement with
+    people counts: pictures whose captions a model wrote are left out.
     """
+    results = [result for result in results if result.by_people]
     sources = list(dict.fromkeys(result.source for result in results))
     tokens = tokenize_all([[result.caption] for result in results], java)
     references = tokenize_all([result.references for result in results], java)
@@ -122,17 +125,19 @@ def evaluate(args) -> list[str]:
     pictures = [p for p in read_captions(args.captions) if p.split == args.split]
     if args.limit:
         pictures = pictures[:args.limit]
-    if not pictures:
-        raise UserError(f'{args.captions}: no picture is in the split {args.split!r}')
+    if not any(picture.by_people for picture in pictures):
+        raise UserError(
+            f'{args.captions}: no picture that people captioned is in the split {args.split!r}')
     check_images(pictures, args.images)
     texts = []
     lazy = load(args)
     results = caption_pictures(lazy.model, pictures, args.images, args.beam, args.max_length)
     fitted = None
     if args.calibrate:
+        human = [r for r in results if r.by_people]
         fitted = calibrate(
-            [r.log_probability for r in results], [r.caption for r in results],
-            [r.references for r in results])
+            [r.log_probability for r in human], [r.caption for r in human],
+            [r.references for r in human])
         for result in results:
             result.score = float(fitted.score(result.log_probability))
         _store(args.checkpoint, fitted, lazy.model.search_options)
@@ -144,6 +149,10 @@ def evaluate(args) -> list[str]:
     java = has_java()
     table = score_by_source(results, java)
     texts.append(format_table(table))
+    unscored = sum(not result.by_people for result in results)
+    if unscored:
+        texts.append(
+            f'{unscored} pictures whose captions a model wrote are captioned and not scored.')
     if not java:
         texts.append(
             'No Java here: METEOR is left out, and the words are split plainly instead of by the '

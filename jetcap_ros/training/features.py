@@ -19,17 +19,19 @@ Training reads each picture many times; the blocks that are not trained need to 
 precision, one row a picture and view.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 import hashlib
 import os
 
 import numpy as np
 import torch
+from torch.nn import functional
 from tqdm import tqdm
 
 from ..errors import UserError
 from ..images.picture import read_picture
-from ..images.preprocessing import normalize, SIZE, squash
+from ..images.preprocessing import normalize, SCALE, SHIFT, SIZE, squash
 from ..models.encoder import MobileNetEncoder
 
 # Views of a picture: even ones as it is, odd ones mirrored; from the third on a part of it.
@@ -58,25 +60,39 @@ def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
     return normalize(frame[:, ::-1] if number % 2 else frame)
 
 
-def random_view(image: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, bool]:
+def random_views(
+        frames: torch.Tensor, random: np.random.Generator) -> tuple[torch.Tensor, np.ndarray]:
     """
-    Return a part of a picture, perhaps mirrored, in other light, and whether it is mirrored.
+    Return a part of each picture, perhaps mirrored, in other light, and which are mirrored.
 
     Colours keep their names: brightness, contrast and saturation change, the hue does not.
 
-    :return: the encoder's input, (1, 3, 224, 224) float32.
+    :param frames: (N, 224, 224, 3) uint8 RGB.
+    :return: the encoder's input, (N, 3, 224, 224) float32 on the same device, and (N,) bool.
     """
-    height, width = image.shape[:2]
-    side_y, side_x = random.uniform(*RANDOM_SIDE, 2)
-    y, x = random.uniform(0, 1 - side_y) * height, random.uniform(0, 1 - side_x) * width
-    image = image[int(y):int(y + side_y * height) + 1, int(x):int(x + side_x * width) + 1]
-    mirrored = bool(random.integers(2))
-    frame = squash(image)[:, ::-1 if mirrored else 1].astype(np.float32)
-    brightness, contrast, saturation = random.uniform(*RANDOM_LIGHT, 3)
-    grey = frame.mean(axis=2, keepdims=True)
-    frame = grey + saturation * (frame - grey)
-    frame = brightness * (frame.mean() + contrast * (frame - frame.mean()))
-    return normalize(np.clip(frame, 0, 255)), mirrored
+    count, device = len(frames), frames.device
+
+    def drawn(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(device)
+
+    mirrored = random.integers(2, size=count).astype(bool)
+    sides = random.uniform(*RANDOM_SIDE, (count, 2))
+    places = random.uniform(-1, 1, (count, 2)) * (1 - sides)
+    part = np.zeros((count, 2, 3))
+    part[:, 0, 0] = sides[:, 0] * np.where(mirrored, -1, 1)
+    part[:, 1, 1], part[:, :, 2] = sides[:, 1], places
+    x = frames.permute(0, 3, 1, 2).float()
+    with torch.autocast(device.type, enabled=False):
+        grid = functional.affine_grid(drawn(part), list(x.shape), align_corners=False)
+        x = functional.grid_sample(x, grid, padding_mode='border', align_corners=False)
+        brightness, contrast, saturation = drawn(
+            random.uniform(*RANDOM_LIGHT, (3, count, 1, 1, 1)))
+        grey = x.mean(dim=1, keepdim=True)
+        x = grey + saturation * (x - grey)
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        x = (brightness * (mean + contrast * (x - mean))).clamp(0, 255)
+        x = x * drawn(SCALE)[:, None, None] - drawn(SHIFT)[:, None, None]
+    return x.contiguous(memory_format=torch.channels_last), mirrored
 
 
 def cache_features(
@@ -94,38 +110,58 @@ def cache_features(
     with torch.inference_mode():
         blank = torch.zeros(1, 3, SIZE, SIZE, device=device)
         shape = (views, len(files), *encoder.run_blocks(blank, 0, block).shape[1:])
+
+    def fill(array: np.ndarray, part: slice) -> None:
+        names = files[part]
+        pictures = [read_picture(os.path.join(images, name)) for name in names]
+        for number in range(views):
+            batch = np.concatenate([view(p, number, n) for p, n in zip(pictures, names)])
+            x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+            with torch.inference_mode(), torch.autocast(
+                    device.type, torch.bfloat16, enabled=bfloat16):
+                x = encoder.run_blocks(x, 0, block)
+            array[number, part] = x.float().cpu().numpy()
+
+    return _cached(path, shape, np.float16, len(files), fill, 'features')
+
+
+def cache_pictures(folder: str, files: Sequence[str], images: str) -> np.ndarray:
+    """Return pictures squashed to (N, 224, 224, 3) uint8 RGB, mapped from a file in `folder`."""
+    digest = hashlib.sha1('\0'.join(files).encode('utf-8')).hexdigest()[:16]
+
+    def fill(array: np.ndarray, part: slice) -> None:
+        with ThreadPoolExecutor() as pool:
+            array[part] = list(pool.map(
+                lambda name: squash(read_picture(os.path.join(images, name))), files[part]))
+
+    return _cached(
+        os.path.join(folder, f'pictures_{digest}.npy'), (len(files), SIZE, SIZE, 3), np.uint8,
+        len(files), fill, 'pictures')
+
+
+def _cached(
+        path: str, shape: tuple[int, ...], dtype: type, count: int,
+        fill: Callable[[np.ndarray, slice], None], what: str) -> np.ndarray:
+    """Return a mapped array that is filled in parts; an unfinished one is taken up."""
     done = _read_done(path)
-    if done < len(files):
+    if done < count:
         if done:
             array = np.lib.format.open_memmap(path, 'r+')
         else:
-            _check_space(folder, int(np.prod(shape)) * 2)
-            array = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
-        _fill(array, encoder, block, files, images, done, path, bfloat16)
+            _check_space(
+                os.path.dirname(path), int(np.prod(shape)) * np.dtype(dtype).itemsize, what)
+            array = np.lib.format.open_memmap(path, 'w+', dtype, shape)
+        with tqdm(total=count, initial=done, desc=what, unit='pictures') as bar:
+            for start in range(done, count, BATCH):
+                end = min(start + BATCH, count)
+                fill(array, slice(start, end))
+                bar.update(end - start)
+                if start // BATCH % 32 == 31 or end == count:
+                    array.flush()
+                    with open(path + '.new', 'w') as file:
+                        file.write(str(end))
+                    os.replace(path + '.new', path + '.done')
     return np.load(path, mmap_mode='r')
-
-
-def _fill(
-        array: np.ndarray, encoder: MobileNetEncoder, block: int, files: Sequence[str],
-        images: str, done: int, path: str, bfloat16: bool) -> None:
-    device = next(encoder.parameters()).device
-    with torch.inference_mode(), tqdm(
-            total=len(files), initial=done, desc='features', unit='pictures') as bar:
-        for start in range(done, len(files), BATCH):
-            names = files[start:start + BATCH]
-            pictures = [read_picture(os.path.join(images, name)) for name in names]
-            for number in range(len(array)):
-                batch = np.concatenate([view(p, number, n) for p, n in zip(pictures, names)])
-                x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    x = encoder.run_blocks(x, 0, block)
-                array[number, start:start + len(names)] = x.float().cpu().numpy()
-            bar.update(len(names))
-            if start // BATCH % 32 == 31 or start + BATCH >= len(files):
-                array.flush()
-                with open(path + '.new', 'w') as file:
-                    file.write(str(start + len(names)))
-                os.replace(path + '.new', path + '.done')
 
 
 def _read_done(path: str) -> int:
@@ -136,11 +172,11 @@ def _read_done(path: str) -> int:
         return 0
 
 
-def _check_space(folder: str, needed: int) -> None:
+def _check_space(folder: str, needed: int, what: str) -> None:
     disk = os.statvfs(folder)
     if needed > disk.f_bavail * disk.f_frsize:
         raise UserError(
-            f'the features of the pictures need {needed / 1e9:.1f} GB in {folder}: free them, '
+            f'the {what} need {needed / 1e9:.1f} GB in {folder}: free them, '
             'choose another folder with --cache, or take fewer views')
 
 

@@ -23,11 +23,15 @@ import torch
 from .caption_files import read_captions
 from .checkpoint import build_model, checkpoint_contents, load_checkpoint
 from .config import check_stages, make_stage, read_config, TrainingConfig, write_config
-from .dataset import check_images
+from .dataset import check_images, prepare_vocabulary
 from .decoding import initialize
 from .embeddings import read_glove
 from .encoder_weights import load_encoder_weights
-from .trainer import prepare_vocabulary, Trainer
+from .run_folder import RunFolder
+from .sentences import read_objects, read_sentences
+from .task import Split, Task
+from .teachers import Teachers
+from .trainer import run_stages
 from ..errors import UserError
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
@@ -40,7 +44,10 @@ def train(args: argparse.Namespace) -> str:
     if args.threads:
         torch.set_num_threads(args.threads)
     config = _configuration(args)
-    pictures = [p for p in read_captions(args.captions) if p.split != 'test']
+    # Validation is against what people say.
+    pictures = [
+        p for p in read_captions(args.captions)
+        if p.split == 'train' or p.split == 'val' and p.by_people]
     for split in ('train', 'val'):
         if not any(p.split == split for p in pictures):
             raise UserError(f'{args.captions}: no picture is in the split {split!r}')
@@ -63,9 +70,15 @@ def train(args: argparse.Namespace) -> str:
         if weights is not None:
             model.encoder.load_state_dict(weights)
         initial = checkpoint_contents(model, vocabulary)
-    return Trainer(
-        config, pictures, args.images, vocabulary, build_model(initial), args.out, cache,
-        args.teacher, args.device, args.save_every).run()
+    objects = read_objects(args.objects) if args.objects else {}
+    task = Task(
+        config, vocabulary,
+        *(Split([p for p in pictures if p.split == name], config, vocabulary, objects)
+          for name in ('train', 'val')),
+        args.images, cache, args.device, Teachers(args.teacher, vocabulary, args.device),
+        read_sentences(args.text, config, vocabulary) if args.text else [])
+    return run_stages(task, build_model(initial), RunFolder(
+        args.out, config, vocabulary, args.device, args.save_every))
 
 
 def _configuration(args: argparse.Namespace) -> TrainingConfig:
@@ -102,10 +115,6 @@ def _until(config: TrainingConfig, stages: int) -> TrainingConfig:
 def _read_initial(path: str, config: TrainingConfig) -> dict:
     """Return a checkpoint to start from; the sizes of the configuration become its sizes."""
     contents = load_checkpoint(path)
-    # What a word detector learned fits the encoder as it was.
-    contents['model_state_dict'] = {
-        name: tensor for name, tensor in contents['model_state_dict'].items()
-        if not name.startswith('words.')}
     for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
         setattr(config, name, contents[name])
     return contents

@@ -1,0 +1,71 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How good drawn captions are: CIDEr-D, BLEU-4 and METEOR in one number."""
+
+from collections.abc import Sequence
+import multiprocessing
+
+from .bleu import sentence_bleu4
+from .cider import CiderD
+from .meteor import sentence_meteor
+
+Caption = list[int]
+
+
+class Rewards:
+    """
+    Rewards captions by their agreement with those people wrote of the picture.
+
+    :param references: the captions of each picture.
+    :param processes: that share the work, beside a GPU that has the rest of it; 0: none, it is
+        done here.
+    """
+
+    def __init__(
+            self, references: Sequence[Sequence[Caption]], bleu_weight: float = 0.0,
+            meteor_weight: float = 0.0, processes: int = 0) -> None:
+        self._references, self._scorer = references, CiderD(references)
+        self._bleu_weight, self._meteor_weight = bleu_weight, meteor_weight
+        self._pool = multiprocessing.get_context('spawn').Pool(
+            processes, _begin, (references, bleu_weight, meteor_weight)) if processes else None
+
+    def __call__(self, pictures: Sequence[int], captions: Sequence[Caption]) -> list[float]:
+        """Return the reward of each caption, of the picture at the same place."""
+        pairs = list(zip(pictures, captions))
+        if self._pool is None:
+            return [self.one(*pair) for pair in pairs]
+        return self._pool.starmap(_reward, pairs, chunksize=16)
+
+    def one(self, picture: int, caption: Caption) -> float:
+        """Return the reward of one caption."""
+        references = self._references[picture]
+        reward = self._scorer.score(picture, caption)
+        if self._bleu_weight:
+            reward += self._bleu_weight * sentence_bleu4(caption, references)
+        if self._meteor_weight:
+            reward += self._meteor_weight * sentence_meteor(caption, references)
+        return reward
+
+
+_of_this_process: list[Rewards] = []  # of the pool: one
+
+
+def _begin(
+        references: Sequence[Sequence[Caption]], bleu_weight: float, meteor_weight: float) -> None:
+    _of_this_process.append(Rewards(references, bleu_weight, meteor_weight))
+
+
+def _reward(picture: int, caption: Caption) -> float:
+    return _of_this_process[0].one(picture, caption)
