@@ -20,7 +20,9 @@ import math
 from .cider import MAX_NGRAM, ngrams
 
 
-def _statistics(words, references):
+def _statistics(
+        words: Sequence[int],
+        references: Sequence[Sequence[int]]) -> tuple[list[int], list[int], int]:
     """Return matches and totals for n of 1..4 and the closest length of a reference."""
     grams = ngrams(words)
     others = [ngrams(reference) for reference in references]
@@ -33,7 +35,8 @@ def _statistics(words, references):
     return matches, totals, closest
 
 
-def _combine(matches, totals, length: int, closest: int, smooth: float) -> float:
+def _combine(
+        matches: list[int], totals: list[int], length: int, closest: int, smooth: float) -> float:
     if not length or not smooth and min(matches) == 0:
         return 0.0
     logs = sum(

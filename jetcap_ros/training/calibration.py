@@ -45,7 +45,7 @@ class Calibration:
     ranking: float  # probability that a good caption scores above one that is not (AUC)
     curve: list[tuple[float, float, int]]  # of each bin: mean score, part that is good, count
 
-    def score(self, log_probability):
+    def score(self, log_probability: float | np.ndarray) -> np.ndarray:
         """Return the score of a mean log-probability, or of an array of them."""
         return _sigmoid(self.slope * np.asarray(log_probability) + self.intercept)
 
@@ -96,8 +96,9 @@ def calibrate(
         slope, intercept, 100 * threshold, float(good.mean()), error, float(ranking), curve)
 
 
-def _sigmoid(x):
-    return 1 / (1 + np.exp(-np.clip(x, -30, 30)))
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    result: np.ndarray = 1 / (1 + np.exp(-np.clip(x, -30, 30)))
+    return result
 
 
 def _fit(x: np.ndarray, good: np.ndarray) -> tuple[float, float]:

@@ -126,7 +126,7 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     try:
         if path.endswith('.safetensors'):
             return unpack(read_checkpoint(path))
-        contents = torch.load(path, map_location='cpu', weights_only=True)
+        contents: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
         build_model(contents)
         return contents
     except CheckpointError as error:

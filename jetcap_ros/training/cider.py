@@ -26,8 +26,11 @@ import math
 MAX_NGRAM = 4
 SIGMA = 6.0  # of the penalty on length, in words
 
+Gram = tuple[Hashable, ...]
+Grams = dict[Gram, int]
 
-def ngrams(words: Sequence[Hashable]) -> list[dict[tuple[Hashable, ...], int]]:
+
+def ngrams(words: Sequence[Hashable]) -> list[Grams]:
     """Return the counts of the n-grams, one map for each n of 1..4."""
     words = tuple(words)
     return [
@@ -45,7 +48,7 @@ class CiderD:
 
     def __init__(self, references: Sequence[Sequence[Sequence[Hashable]]]) -> None:
         counts = [[ngrams(caption) for caption in captions] for captions in references]
-        self._frequency: dict[tuple[Hashable, ...], int] = defaultdict(int)
+        self._frequency: Grams = defaultdict(int)
         for picture in counts:
             for gram in {g for caption in picture for grams in caption for g in grams}:
                 self._frequency[gram] += 1
@@ -54,7 +57,7 @@ class CiderD:
             [(self._weigh(caption), len(words)) for caption, words in zip(picture, captions)]
             for picture, captions in zip(counts, references)]
 
-    def _weigh(self, counts):
+    def _weigh(self, counts: list[Grams]) -> list[tuple[dict[Gram, float], float]]:
         """Return the tf-idf vectors of a caption and their norms."""
         vectors = []
         for grams in counts:

@@ -17,12 +17,14 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from ..errors import UserError
 from ..models.architectures import ENCODERS
+
+Settings = TypeVar('Settings', 'Stage', 'TrainingConfig')
 
 STAGES = ('text', 'frozen', 'fine-tune', 'self-critical', 'words')
 
@@ -158,13 +160,13 @@ def write_config(config: TrainingConfig, path: str) -> None:
         yaml.safe_dump(document, file, sort_keys=False)
 
 
-def _fill(kind, values: Mapping[str, Any], where: str):
+def _fill(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
     known = {f.name: f for f in dataclasses.fields(kind)}
     for name, value in values.items():
         if name not in known or name == 'stages':
             names = ', '.join(n for n in known if n not in ('name', 'stages'))
             raise UserError(f'{where}: unknown setting {name!r}; known are {names}')
-        declared = known[name].type
+        declared: Any = known[name].type
         if value is None and declared == int | None:
             continue
         if name == 'source_weights':
@@ -172,7 +174,8 @@ def _fill(kind, values: Mapping[str, Any], where: str):
                     isinstance(w, (int, float)) and w >= 0 for w in value.values()):
                 raise UserError(f'{where}: source_weights: expected sources and numbers from 0 on')
             continue
-        expected = {float: (int, float), int: int, str: str, bool: bool, int | None: int}
+        expected: dict[Any, Any] = {
+            float: (int, float), int: int, str: str, bool: bool, int | None: int}
         if not isinstance(value, expected[declared]) or (
                 isinstance(value, bool) and declared is not bool):
             raise UserError(f'{where}: {name} is {value!r}, expected {declared.__name__}')

@@ -80,10 +80,10 @@ def teacher_forcing(
     """
     steps = _Steps(decoder, cells, captions.shape[1])
     word_gates = steps.word_gates(captions[:, :, :-1].flatten(0, 1))
-    states = [steps.advance(gates) for gates in word_gates.unbind(dim=1)]
+    states = torch.stack([steps.advance(gates) for gates in word_gates.unbind(dim=1)], dim=1)
     targets = captions[:, :, 1:].flatten()
     wanted = ~torch.isin(targets, ignored)
-    states = torch.stack(states, dim=1).flatten(0, 1)[wanted]
+    states = states.flatten(0, 1)[wanted]
     return decoder.fc(decoder.dropout(states)), targets[wanted]
 
 

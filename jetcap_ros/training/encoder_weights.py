@@ -20,7 +20,7 @@ import torch
 
 from ..errors import UserError
 from ..images.preprocessing import MEAN, STD
-from ..models.architectures import Block
+from ..models.architectures import Block, Convolution
 from ..models.encoder import MobileNetEncoder
 
 # Of the networks that came from TensorFlow: their input is (pixel - 127) / 128.
@@ -80,6 +80,7 @@ def _from_efficientnet(
             names = [(f'_blocks.{number - 1}.{convolution}', f'_blocks.{number - 1}.{norm}')
                      for convolution, norm in inner[-len(block.layers):]]
         for layer, (convolution, norm) in zip(block.layers, names):
+            assert isinstance(layer, Convolution)  # there are no others in it
             weights[layer.name + '.weight'] = tensors[convolution + '.weight']
             weights.update((f'{layer.norm}.{name}', tensors[f'{norm}.{name}'])
                            for name in STATISTICS)

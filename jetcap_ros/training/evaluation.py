@@ -14,15 +14,17 @@
 
 """Caption the pictures of a split with the models of the robot, and score the captions."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
 import os
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from .calibration import calibrate, plot_reliability
+from .calibration import calibrate, Calibration, plot_reliability
 from .caption_files import CaptionedPicture, read_captions
 from .checkpoint import save_atomically
 from .dataset import check_images
@@ -32,6 +34,7 @@ from ..engine.lazy_loader import LazyModel
 from ..errors import UserError
 from ..images.picture import read_picture
 from ..models.errors import CheckpointError
+from ..models.generation import CaptioningModel
 
 
 @dataclass
@@ -49,7 +52,7 @@ class Result:
     metrics: dict[str, float] | None = None  # x 100
 
 
-def load(args) -> LazyModel:
+def load(args: argparse.Namespace) -> LazyModel:
     """Return the model that the arguments of `jetcap evaluate` ask for, loaded."""
     lazy = LazyModel(
         args.checkpoint, args.model, quantize=args.quantize, device=args.device,
@@ -66,7 +69,7 @@ def load(args) -> LazyModel:
 
 
 def caption_pictures(
-        model, pictures: Sequence[CaptionedPicture], images: str, beam: int,
+        model: CaptioningModel, pictures: Sequence[CaptionedPicture], images: str, beam: int,
         max_length: int) -> list[Result]:
     """Caption pictures one by one, as the robot does."""
     results = []
@@ -118,7 +121,7 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
     return '\n'.join(lines)
 
 
-def evaluate(args) -> list[str]:
+def evaluate(args: argparse.Namespace) -> list[str]:
     """Run `jetcap evaluate`; return what it says, as texts."""
     if args.calibrate and args.checkpoint.endswith('.safetensors'):
         raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')
@@ -172,10 +175,11 @@ def evaluate(args) -> list[str]:
 
 def write_results(
         out: str, settings: Mapping[str, object], table: Mapping[str, Mapping[str, float]],
-        results: Sequence[Result], images: str, calibration=None) -> None:
+        results: Sequence[Result], images: str,
+        calibration: Calibration | None = None) -> None:
     """Write scores, captions, gallery and, if there is a calibration, its plot."""
     os.makedirs(out, exist_ok=True)
-    document = {'settings': settings, 'scores': table}
+    document: dict[str, Any] = {'settings': settings, 'scores': table}
     if calibration:
         plot_reliability(calibration, os.path.join(out, 'reliability.png'))
         document['calibration'] = asdict(calibration)
@@ -188,7 +192,7 @@ def write_results(
     write_gallery(os.path.join(out, 'gallery.html'), settings, table, results, images)
 
 
-def _store(path: str, calibration, search: Mapping[str, float]) -> None:
+def _store(path: str, calibration: Calibration, search: Mapping[str, float]) -> None:
     contents = torch.load(path, map_location='cpu', weights_only=True)
     contents['score_calibration'] = {
         'slope': calibration.slope, 'intercept': calibration.intercept}

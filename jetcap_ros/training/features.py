@@ -161,7 +161,8 @@ def _cached(
                     with open(path + '.new', 'w') as file:
                         file.write(str(end))
                     os.replace(path + '.new', path + '.done')
-    return np.load(path, mmap_mode='r')
+    mapped: np.ndarray = np.load(path, mmap_mode='r')
+    return mapped
 
 
 def _read_done(path: str) -> int:

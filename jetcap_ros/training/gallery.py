@@ -17,6 +17,7 @@
 from collections.abc import Mapping, Sequence
 import os
 import random
+from typing import Any
 
 import numpy as np
 
@@ -52,12 +53,13 @@ split {{ settings.split }}; scores x 100, {{ settings.tokenizer }} tokens.</p>
 
 def write_gallery(
         path: str, settings: Mapping[str, object], table: Mapping[str, Mapping[str, float]],
-        results: Sequence, images: str) -> None:
+        results: Sequence[Any], images: str) -> None:
     """Write the page: best and worst by CIDEr, and a random choice that is always the same."""
-    ranked = sorted(results, key=lambda result: result.metrics['CIDEr'], reverse=True)
-    drawn = random.Random(0).sample(list(results), min(COUNT, len(results)))
+    scored = [result for result in results if result.metrics]
+    ranked = sorted(scored, key=lambda result: result.metrics['CIDEr'], reverse=True)
+    drawn = random.Random(0).sample(scored, min(COUNT, len(scored)))
 
-    def show(result, attention=None) -> str:
+    def show(result: Any, attention: Any = None) -> str:
         image = read_picture(os.path.join(images, result.file))
         return data_uri(thumbnail(draw_caption(image, '', attention)))
 

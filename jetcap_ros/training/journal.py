@@ -33,7 +33,7 @@ def append_row(path: str, row: dict[str, object]) -> None:
     """Add an epoch to a log; a row of the same stage, run and epoch (before a kill) goes."""
     same = tuple(str(row[name]) for name in FIELDS[:3])
     rows: list[dict[str, object]] = [
-        r for r in read_journal(path) if tuple(r[name] for name in FIELDS[:3]) != same]
+        {**r} for r in read_journal(path) if tuple(r[name] for name in FIELDS[:3]) != same]
     rows.append({
         name: f'{value:.5g}' if isinstance(value, float) else value
         for name, value in row.items()})

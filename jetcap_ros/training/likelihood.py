@@ -71,11 +71,11 @@ def likelihood_loss(
     :param weights: (N,) of the pictures; None: all count alike.
     """
     k = task.config.captions_per_picture
-    drawn = []
+    drawn: list[list[list[int]]] = []
     for picture in batch.pictures:
-        captions = task.train.captions[picture]
-        picks = random.permutation(len(captions))
-        drawn.append([captions[picks[i % len(captions)]] for i in range(k)])
+        written = task.train.captions[picture]
+        picks = random.permutation(len(written))
+        drawn.append([written[picks[i % len(written)]] for i in range(k)])
     captions = task.pad(drawn)
     captions[batch.mirrored] = task.mirrored[captions[batch.mirrored]]
     words = torch.from_numpy(captions).to(batch.cells.device)
@@ -91,6 +91,7 @@ def likelihood_loss(
         rows = torch.from_numpy(weights).to(each.device, each.dtype)
         loss = (each * rows[:, None, None].expand(wanted.shape)[wanted]).sum() / len(each)
     if stage.distillation:
+        assert batch.images is not None  # new views, as the constructor checks
         probable = task.teachers.probabilities(batch.images, words, task.ignored)
         part = stage.distillation
         loss = (1 - part) * loss + part * functional.cross_entropy(logits, probable)

@@ -32,7 +32,7 @@ def sentence_meteor(words: Sequence[int], references: Sequence[Sequence[int]]) -
 
 
 def _pair_score(words: Sequence[int], reference: Sequence[int]) -> float:
-    places = {}
+    places: dict[int, list[int]] = {}
     for place, word in enumerate(reference):
         places.setdefault(word, []).append(place)
     matches = chunks = 0

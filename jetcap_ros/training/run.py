@@ -17,6 +17,7 @@
 import argparse
 import dataclasses
 import os
+from typing import Any
 
 import torch
 
@@ -71,11 +72,12 @@ def train(args: argparse.Namespace) -> str:
             model.encoder.load_state_dict(weights)
         initial = checkpoint_contents(model, vocabulary)
     objects = read_objects(args.objects) if args.objects else {}
+    train, val = (
+        Split([p for p in pictures if p.split == name], config, vocabulary, objects)
+        for name in ('train', 'val'))
     task = Task(
-        config, vocabulary,
-        *(Split([p for p in pictures if p.split == name], config, vocabulary, objects)
-          for name in ('train', 'val')),
-        args.images, cache, args.device, Teachers(args.teacher, vocabulary, args.device),
+        config, vocabulary, train, val, args.images, cache, args.device,
+        Teachers(args.teacher, vocabulary, args.device),
         read_sentences(args.text, config, vocabulary) if args.text else [])
     return run_stages(task, build_model(initial), RunFolder(
         args.out, config, vocabulary, args.device, args.save_every))
@@ -112,7 +114,7 @@ def _until(config: TrainingConfig, stages: int) -> TrainingConfig:
     return dataclasses.replace(config, stages=config.stages[:stages])
 
 
-def _read_initial(path: str, config: TrainingConfig) -> dict:
+def _read_initial(path: str, config: TrainingConfig) -> dict[str, Any]:
     """Return a checkpoint to start from; the sizes of the configuration become its sizes."""
     contents = load_checkpoint(path)
     for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):

@@ -51,7 +51,7 @@ class Teachers:
             self, images: torch.Tensor, captions: torch.Tensor,
             ignored: torch.Tensor) -> torch.Tensor:
         """Return (M, V) probabilities of the targets that `teacher_forcing` gives logits of."""
-        total = 0.0
+        total = torch.zeros((), device=images.device)
         with torch.no_grad():
             for model in self.models:
                 logits, _ = teacher_forcing(

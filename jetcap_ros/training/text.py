@@ -89,8 +89,8 @@ def _regress(task: Task, feed: PictureFeed) -> tuple[torch.Tensor, ...]:
     random = np.random.default_rng(0)
     count, size = len(task.train.files), len(task.vocabulary)
     device = task.device
-    gram, moment = torch.zeros(size, size, device=device), 0.0
-    shares, means, squares = torch.zeros(size, device=device), 0.0, 0.0
+    gram, shares = torch.zeros(size, size, device=device), torch.zeros(size, device=device)
+    moment = means = squares = torch.zeros((), device=device)
     with torch.no_grad():
         for first in range(0, count, BATCH):
             pictures = np.arange(first, min(first + BATCH, count))
