@@ -659,11 +659,11 @@ def test_config_is_written_as_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize('name', [
-    'mobilenet_v2', 'mobilenet_v2_continued', 'mobilenet_v2_distilled', 'efficientnet_lite2'])
+    'full', 'mobilenet_v2', 'simple', 'simple_distilled', 'simple_self_critical'])
 def test_shipped_configurations_are_valid(name):
     folder = os.path.join(os.path.dirname(__file__), '..', 'config', 'training')
     config = read_config(os.path.join(folder, name + '.yaml'))
-    assert name.startswith(config.encoder) and config.stages
+    assert config.stages
 
 
 # Parts
