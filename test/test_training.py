@@ -490,7 +490,8 @@ def test_words_are_detected_in_pictures(drawn, detecting):
     before, after = (
         torch.load(detecting / name, weights_only=True)['model_state_dict']
         for name in ('0_initial.pth', 'model.pth'))
-    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items()
+               if not name.startswith('words.'))
     contents = load_checkpoint(str(detecting / 'model.pth'))
     model, word_map, right = build_model(contents).eval(), contents['word_map'], 0
     for number in range(10):
