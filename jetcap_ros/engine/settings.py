@@ -28,7 +28,7 @@ __all__ = [
     'SHIPPED_CHECKPOINT']
 
 SHIPPED_CHECKPOINT = str(
-    Path(__file__).parent.parent / 'checkpoints' / 'mobilenet_v2_captions.safetensors')
+    Path(__file__).parent.parent / 'checkpoints' / 'captions.safetensors')
 
 MODELS = ('server', 'mobilenet', 'simple')  # each may stand in for those before it
 FALLBACKS = ('mobilenet', 'simple', 'none')
