@@ -147,8 +147,9 @@ def test_words_that_are_no_longer_remembered_are_read_again(small, monkeypatch):
     monkeypatch.setattr('jetcap_ros.models.decoder.CACHED_WORDS', 2)
     for _ in range(2):
         found = load(small.packed, 'simple').caption(PICTURES[1], 5)
-        assert (found.indices, found.log_probability) == (
-            expected.indices, expected.log_probability)
+        assert found.indices == expected.indices
+        # The fastest products may be others of one model and the next.
+        assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-5)
 
 
 def test_beam_search_is_the_same_on_the_plain_decoder(small):

@@ -59,7 +59,8 @@ class Robot(NodeClient):
         self._log = log
         self._last_error = ''
         self._folder = tempfile.TemporaryDirectory(prefix='jetcap-demo-')
-        super().__init__(parameters, on_line=self._hear, environment={
+        # Each picture's captions are timed, the repeated ones too.
+        super().__init__({'still_threshold': 0.0, **parameters}, on_line=self._hear, environment={
             **os.environ, 'RCUTILS_CONSOLE_OUTPUT_FORMAT': '{severity}: {message}',
             'RCUTILS_COLORIZED_OUTPUT': '0'})
         self._camera = subprocess.Popen(
