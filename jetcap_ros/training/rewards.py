@@ -16,6 +16,7 @@
 
 from collections.abc import Sequence
 import multiprocessing
+import weakref
 
 from .bleu import sentence_bleu4
 from .cider import CiderD
@@ -38,8 +39,11 @@ class Rewards:
             meteor_weight: float = 0.0, processes: int = 0) -> None:
         self._references, self._scorer = references, CiderD(references)
         self._bleu_weight, self._meteor_weight = bleu_weight, meteor_weight
-        self._pool = multiprocessing.get_context('spawn').Pool(
-            processes, _begin, (references, bleu_weight, meteor_weight)) if processes else None
+        self._pool = None
+        if processes:
+            self._pool = multiprocessing.get_context('spawn').Pool(
+                processes, _begin, (references, bleu_weight, meteor_weight))
+            weakref.finalize(self, self._pool.terminate)
 
     def __call__(self, pictures: Sequence[int], captions: Sequence[Caption]) -> list[float]:
         """Return the reward of each caption, of the picture at the same place."""
