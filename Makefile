@@ -7,7 +7,7 @@ ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-
 	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
 DEMO_IMAGES ?=
 # One more than cores: tests wait, too.
-JOBS ?= $(shell expr $$(nproc) + 1)
+JOBS ?= $(shell nproc)
 
 .PHONY: test test-server test-all demo clean
 

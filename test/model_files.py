@@ -24,14 +24,12 @@ from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_sm
 torch.set_num_threads(1)  # more wait for each other on a busy machine
 
 
-def efficientnet_lite2(width_mult):
-    """Return torchvision's MobileNetV2 in the sizes and with the kernels of EfficientNet-Lite2."""
+def efficientnet(settings, wide, width_mult):
+    """Return torchvision's MobileNetV2 in the sizes and with the kernels of an EfficientNet."""
     network = mobilenet_v2(
         width_mult=width_mult, norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3),
-        inverted_residual_setting=[
-            [1, 16, 1, 1], [6, 24, 3, 2], [6, 48, 3, 2], [6, 88, 4, 2], [6, 120, 4, 1],
-            [6, 208, 5, 2], [6, 352, 1, 1]])
-    for block in (*network.features[5:8], *network.features[12:21]):
+        inverted_residual_setting=settings)
+    for block in (block for part in wide for block in network.features[part]):
         small = block.conv[1][0]
         block.conv[1][0] = nn.Conv2d(
             small.in_channels, small.out_channels, 5, small.stride, 2, groups=small.groups,
@@ -39,9 +37,18 @@ def efficientnet_lite2(width_mult):
     return network
 
 
+efficientnet_lite0 = functools.partial(
+    efficientnet, [
+        [1, 16, 1, 1], [6, 24, 2, 2], [6, 40, 2, 2], [6, 80, 3, 2], [6, 112, 3, 1],
+        [6, 192, 4, 2], [6, 320, 1, 1]], (slice(4, 6), slice(9, 16)))
+efficientnet_lite2 = functools.partial(
+    efficientnet, [
+        [1, 16, 1, 1], [6, 24, 3, 2], [6, 48, 3, 2], [6, 88, 4, 2], [6, 120, 4, 1],
+        [6, 208, 5, 2], [6, 352, 1, 1]], (slice(5, 8), slice(12, 21)))
 NETWORKS = {
     'mobilenet_v3_small': mobilenet_v3_small, 'mobilenet_v2': mobilenet_v2,
-    'mobilenet_v3_large': mobilenet_v3_large, 'efficientnet_lite2': efficientnet_lite2}
+    'mobilenet_v3_large': mobilenet_v3_large, 'efficientnet_lite0': efficientnet_lite0,
+    'efficientnet_lite2': efficientnet_lite2}
 LAYERS = {
     'embedding': nn.Embedding, 'decode_step': nn.GRUCell, 'init_h': nn.Linear, 'fc': nn.Linear,
     'encoder_att': nn.Linear, 'decoder_att': nn.Linear, 'full_att': nn.Linear}

@@ -43,7 +43,7 @@ EXTRAS = {
     'rosbags': 'replay', 'mcap': 'replay', 'lz4': 'replay', 'ruamel': 'replay',
     'zstandard': 'replay', 'distributed': 'dask'}
 DISTRIBUTIONS = {'yaml': 'PyYAML', 'ruamel': 'ruamel.yaml'}  # where unlike the module
-OPTIONAL = {'bondpy', 'cv_bridge'}  # used where a robot has them
+OPTIONAL = {'bondpy', 'cv_bridge', 'onnxruntime'}  # used where a robot has them
 
 
 def python(code):

@@ -139,7 +139,7 @@ def test_whatever_it_answers_the_same_frame_is_captioned_and_it_is_tried_again(
             server.play = 'ok'
             wait_for(lambda: captioner.model_in_use == 'server')
             assert captioner.caption(photograph).text == CAPTION
-            monkeypatch.setattr(captioner._recovery, '_delay_s', 0.1)
+            monkeypatch.setattr(captioner._keeper._recovery, '_delay_s', 0.1)
         assert server.given_up.is_set()  # by the slow one, whose connection was closed
 
 
