@@ -6,7 +6,7 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-msgs \
 	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
 DEMO_IMAGES ?=
-# One more than cores: tests wait, too.
+# More would have tests that watch the time wait for each other.
 JOBS ?= $(shell nproc)
 
 .PHONY: test test-server test-all demo clean
