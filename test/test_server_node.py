@@ -58,8 +58,9 @@ def test_it_captions_answers_and_lives_through_a_server_that_hangs(active, serve
     assert (info['caption'], info['model'], info['score_kind'], info['attention_peak']) == (
         CAPTION, 'server', 'token_probability', None)
     # Whatever it says of the camera by now: nothing is sent while we wait.
-    active.wait_for(lambda: active.statuses[-1:] and active.statuses[-1].message)
-    values = {pair.key: pair.value for pair in active.statuses[-1].values}
+    values = active.wait_for(lambda: next(
+        (found for status in active.statuses
+         if 'server' in (found := {pair.key: pair.value for pair in status.values})), None))
     assert values['server'] == server.url and 'stage server_start' in values
 
     assert active.set_parameter('prompt', 'Is there a dog?').successful
