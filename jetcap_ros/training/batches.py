@@ -96,3 +96,17 @@ class PictureFeed:
         """Return the cells of features, through the blocks that are trained."""
         cells: torch.Tensor = self._encoder.run_blocks(features, self.block)
         return cells.flatten(2).transpose(1, 2)
+
+
+class OfPictures:
+    """An objective whose items are the training pictures, as often as their sources count."""
+
+    _task: Task
+
+    def count(self) -> int:
+        """Return the number of pictures of an epoch."""
+        return self._task.train.count(self._task.config.source_weights)
+
+    def order(self, random: np.random.Generator) -> np.ndarray:
+        """Return the pictures of an epoch."""
+        return self._task.train.order(self._task.config.source_weights, random)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .batches import Batch, PictureFeed
+from .batches import Batch, OfPictures, PictureFeed
 from .config import Stage
 from .decoding import teacher_forcing
 from .task import Task
@@ -28,7 +28,7 @@ from ..errors import UserError
 from ..models.mobilenet import MobileNetCaptioningModel
 
 
-class Likelihood:
+class Likelihood(OfPictures):
     """The objective of the stages `frozen` and `fine-tune`."""
 
     def __init__(
@@ -42,14 +42,6 @@ class Likelihood:
         self.learners: list[nn.Module] = [model.decoder]
         if stage.words_weight and model.words is not None:
             self.learners += [model.words.hidden, model.words.out]
-
-    def count(self) -> int:
-        """Return the number of pictures of an epoch."""
-        return self._task.train.count(self._task.config.source_weights)
-
-    def order(self, random: np.random.Generator) -> np.ndarray:
-        """Return the pictures of an epoch."""
-        return self._task.train.order(self._task.config.source_weights, random)
 
     def loss(
             self, pictures: np.ndarray, random: np.random.Generator

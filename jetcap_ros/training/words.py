@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .batches import Batch, PictureFeed
+from .batches import Batch, OfPictures, PictureFeed
 from .config import Stage
 from .task import Task
 from ..models.mobilenet import MobileNetCaptioningModel, WordLayers
@@ -31,7 +31,7 @@ from ..models.mobilenet import MobileNetCaptioningModel, WordLayers
 STATISTICS_PICTURES, STATISTICS_BATCH = 4096, 64
 
 
-class Words:
+class Words(OfPictures):
     """The objective of the stage `words`: the detector alone."""
 
     def __init__(
@@ -40,14 +40,6 @@ class Words:
         assert model.words is not None
         self._task, self._model, self._feed = task, model, feed
         self.learners: list[nn.Module] = [model.words.hidden, model.words.out]
-
-    def count(self) -> int:
-        """Return the number of pictures of an epoch."""
-        return self._task.train.count(self._task.config.source_weights)
-
-    def order(self, random: np.random.Generator) -> np.ndarray:
-        """Return the pictures of an epoch."""
-        return self._task.train.order(self._task.config.source_weights, random)
 
     def loss(
             self, pictures: np.ndarray, random: np.random.Generator
