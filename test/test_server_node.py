@@ -27,6 +27,8 @@ import jsonschema
 from node_process import image_message, NodeProcess
 import psutil
 import pytest
+from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 PROGRAM = Path(__file__).with_name('fake_server.py')
@@ -92,8 +94,25 @@ def test_it_captions_answers_and_lives_through_a_server_that_hangs(active, serve
         assert time.monotonic() - started < 60
 
 
+def test_a_frame_that_cannot_be_decoded_is_bad_also_for_a_question(active, photograph):
+    assert active.set_parameter('mode', 'on_demand').successful
+    try:
+        frame = image_message(photograph)
+        frame.encoding = 'nonsense'
+        camera, before = active.camera(), int(active.diagnostics['frames bad'])
+        camera.publish(frame)
+        answer = active.wait_for(lambda: (
+            found if 'nonsense' in (found := active.call(Trigger, 'ask', Trigger.Request())).message
+            else camera.publish(frame)))
+        assert not answer.success
+        active.wait_for(lambda: int(active.diagnostics['frames bad']) > before)
+        assert 'nonsense' in active.summary
+    finally:
+        assert active.set_parameter('mode', 'continuous').successful
+
+
 def test_no_parameter_makes_the_node_run_a_program_or_send_pictures_elsewhere(
-        active, photograph, tmp_path):
+        active, server, photograph, tmp_path):
     touched = tmp_path / 'touched'
     with FakeServer('') as elsewhere:
         wanted = {
@@ -105,10 +124,17 @@ def test_no_parameter_makes_the_node_run_a_program_or_send_pictures_elsewhere(
             for name, value in wanted.items():
                 result = active.set_parameter(name, value)
                 assert not result.successful and 'read' in result.reason, (name, result.reason)
+            for parameters in ([Parameter(name, value=value) for name, value in wanted.items()],
+                               [Parameter(name) for name in wanted]):  # taken away
+                request = SetParametersAtomically.Request(
+                    parameters=[parameter.to_parameter_msg() for parameter in parameters])
+                assert not active.call(
+                    SetParametersAtomically, 'set_parameters_atomically', request).result.successful
             if state != 'unconfigured':
                 assert active.change('deactivate' if state == 'active' else 'cleanup')
         assert all(descriptor.read_only for descriptor in active.describe(list(READ_ONLY)))
-        # What can be set does no more than choose files and words.
+        # What can be set does no more than choose files and words; what is said is not looked up.
+        server.caption = f'See ![this]({elsewhere.url}/x.jpg), {elsewhere.url} it says.'
         for name, value in (('checkpoint', f'; touch {touched}'), ('prompt', elsewhere.url)):
             assert active.set_parameter(name, value).successful
         assert active.change('configure') and active.change('activate')

@@ -18,19 +18,24 @@ Score the captions of a checkpoint against those of people.
 BLEU-1 to 4, METEOR, ROUGE-L and CIDEr x 100, by pycocoevalcap, for each source of the pictures
 (METEOR and the PTB tokenizer need Java). With --out: the scores as JSON, the captions as JSON
 lines and a page with the best, the worst and random pictures. A picture that cannot be read is an
-error: the exit code is 0 only if all were captioned.
+error, one that a server fails at is left out: the exit code is 0 only if all were captioned.
 """
 
 import argparse
 import math
 
+from .caption import add_server_arguments, server_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `jetcap evaluate`."""
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='.pth or packed file')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT',
+                        help='.pth or packed file; with --model server its GGUF file, or - with '
+                             '--server-url or --server-command')
     parser.add_argument('captions', metavar='CAPTIONS', help='file of captions, as for train')
     parser.add_argument('images', metavar='IMAGES', help='folder of pictures')
-    parser.add_argument('--model', choices=('mobilenet', 'simple'), default='mobilenet')
+    parser.add_argument('--model', choices=('server', 'mobilenet', 'simple'),
+                        default='mobilenet')
     parser.add_argument('--beam', type=int, default=3, help='beam size (default: 3)')
     parser.add_argument('--max-length', type=int, default=20, help='in words (default: 20)')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='val')
@@ -51,12 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='what the simple model runs in')
     parser.add_argument('--threads', type=int, default=0, help='of the processor (0: all)')
     parser.add_argument('--out', metavar='DIR', help='folder for results')
+    add_server_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from ..errors import UserError
-    from ..engine.settings import MAX_BEAM_SIZE, MAX_LENGTH
+    from ..engine.settings import CaptionerSettings, MAX_BEAM_SIZE, MAX_LENGTH
     from ..outputs import require_file, require_folder
     for name, value, most in (
             ('--beam', args.beam, MAX_BEAM_SIZE), ('--max-length', args.max_length, MAX_LENGTH)):
@@ -66,10 +72,21 @@ def run(args: argparse.Namespace) -> int:
             ('--length-penalty', args.length_penalty), ('--word-gain', args.word_gain)):
         if number is not None and not math.isfinite(number):
             raise UserError(f'{name} {number}: expected a number')
+    of_search = {
+        '--length-penalty': args.length_penalty, '--block-ngram': args.block_ngram,
+        '--word-gain': args.word_gain, '--calibrate': args.calibrate or None}
+    for name, chosen in of_search.items():
+        if args.model == 'server' and chosen is not None:
+            raise UserError(f'{name}: a server has a search of its own, which cannot be set')
+    named = args.model != 'server' or args.checkpoint != '-'
+    settings = CaptionerSettings(
+        model=args.model, checkpoint=args.checkpoint if named else '',
+        beam_size=args.beam, max_length=args.max_length, **server_settings(args))
     if args.out:
         require_folder(args.out)
     if args.calibrate:
         require_file(args.checkpoint, '--calibrate: CHECKPOINT')
     from ..training.evaluation import evaluate
-    print('\n\n'.join(evaluate(args)))
-    return 0
+    texts, whole = evaluate(args, settings)
+    print('\n\n'.join(texts))
+    return 0 if whole else 1

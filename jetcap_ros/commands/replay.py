@@ -36,6 +36,9 @@ from typing import Any
 
 from .caption import add_engine_arguments, engine_settings, server_settings
 
+# On a machine that is busy with other bags a caption takes its time.
+CAPTION_TIMEOUT_S = 120.0
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -70,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ' in the same order (default: 1, the same words)')
     parser.add_argument(
         '--jobs', type=int, default=0, metavar='N',
-        help='bags at once (default: as many as cores and memory allow)')
+        help='bags at once (default: as many as cores and memory allow; with a server one)')
     parser.add_argument(
         '--cluster', metavar='ADDRESS',
         help='run on the Dask cluster with this scheduler (tcp://HOST:8786)')
@@ -167,8 +170,16 @@ def _settings(args: argparse.Namespace) -> Any:
         'checkpoint_sha256': digest, 'quantize': engine.quantize, 'device': engine.device,
         'runtime': engine.runtime, 'beam_size': engine.beam_size,
         'max_length': engine.max_length,
-        **(server_settings(args) if engine.model == 'server' else {})},
+        **(_of_server(args) if engine.model == 'server' else {}),
+        'inference_timeout_s': args.timeout or CAPTION_TIMEOUT_S},
         STILL_THRESHOLD if args.skip_still else 0.0)
+
+
+def _of_server(args: argparse.Namespace) -> dict[str, Any]:
+    settings = server_settings(args)
+    # A process on another machine has another working directory.
+    projector = args.projector and os.path.abspath(os.path.expanduser(args.projector))
+    return {**settings, 'projector': projector}
 
 
 def _replay_one(
@@ -207,7 +218,9 @@ def _replay_many(
     from jetcap_ros.replay import fleet
     from tqdm import tqdm
     settings = _settings(args)
-    processes = fleet.process_count(settings, min(len(bags), args.jobs or len(bags)))
+    # A server works with all cores at one picture, whoever asks.
+    most = 1 if settings.captioner['model'] == 'server' else len(bags)
+    processes = fleet.process_count(settings, min(len(bags), args.jobs or most))
     threads = args.threads or (1 if args.cluster else max(1, fleet.cores() // processes))
     jobs = [
         fleet.Job(name, bag.absolute(), (args.out / name).absolute(), settings, threads)

@@ -107,7 +107,13 @@ class CaptionLoop:
         :raises CaptionerError: if no server captions now.
         :raises ValueError: if the frame cannot be decoded.
         """
-        return self._captioner.ask(camera.decode(frame)).text
+        try:
+            image = camera.decode(frame)
+        except ValueError as error:
+            camera.counters.bad += 1
+            self._report(camera, str(error))
+            raise
+        return self._captioner.ask(image).text
 
     def _is_still(self, camera: Camera, image: np.ndarray) -> bool:
         """Say whether the last caption is what the model would say of this picture too."""

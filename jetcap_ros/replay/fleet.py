@@ -46,8 +46,6 @@ from ..memory.memory_utils import available_memory_mb
 
 # Of a process that reads bags; and of the simple model's, full model's is in its settings.
 READER_MB, SIMPLE_MODEL_MB = 150, 150
-# On a machine that is busy with other bags a caption takes its time.
-CAPTION_TIMEOUT_S = 120.0
 CONNECT_TIMEOUT_S = 10.0
 
 _TEMPLATE = Path(__file__).with_name('index.html')
@@ -88,9 +86,8 @@ def make_captioner(
 
     :raises CaptionerError: if its model cannot be loaded.
     """
-    captioner = Captioner(CaptionerSettings(
-        **settings.captioner, num_threads=num_threads, inference_timeout_s=CAPTION_TIMEOUT_S),
-        log=log)
+    captioner = Captioner(
+        CaptionerSettings(**settings.captioner, num_threads=num_threads), log=log)
     try:
         captioner.configure()
     except BaseException:

@@ -244,7 +244,7 @@ def _check_previous(
         raise ReplayError(f'{out} holds a replay of {result.bag}; choose another --out')
     for key, value in now.items():
         # Where a checkpoint is does not matter, it is known by its SHA-256.
-        if key != 'checkpoint' and before.get(key) != value:
+        if key not in ('checkpoint', 'inference_timeout_s') and before.get(key) != value:
             raise ReplayError(
                 f'{out} was made with {key} {before.get(key)}, not {value}: go on with the same'
                 ' options, or choose another --out')

@@ -18,9 +18,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 import json
+import math
 import os
+import sys
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -31,10 +34,15 @@ from .dataset import check_images
 from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
 from ..engine.lazy_loader import LazyModel
+from ..engine.settings import CaptionerSettings
 from ..errors import UserError
 from ..images.picture import read_picture
+from ..images.preprocessing import jpeg_within
 from ..models.errors import CheckpointError
-from ..models.generation import CaptioningModel
+from ..models.server.errors import ServerError
+
+
+SEARCH_OPTIONS = ('length_penalty', 'block_ngram', 'word_gain')
 
 
 @dataclass
@@ -44,24 +52,27 @@ class Result:
     file: str
     source: str
     caption: str
-    log_probability: float  # mean of a token, in nats
-    score: float
+    log_probability: float | None  # mean of a token, in nats; None of a server that does not tell
+    score: float | None
     references: list[str]
-    attention: list[list[float]]  # (7, 7): where the words looked, on average
+    attention: list[list[float]] | None  # (7, 7): where the words looked, on average
     by_people: bool = True  # whether people wrote the references; else it is not scored
     metrics: dict[str, float] | None = None  # x 100
 
 
-def load(args: argparse.Namespace) -> LazyModel:
+def load(args: argparse.Namespace, settings: CaptionerSettings) -> LazyModel:
     """Return the model that the arguments of `jetcap evaluate` ask for, loaded."""
+    served = args.model == 'server'
     lazy = LazyModel(
-        args.checkpoint, args.model, quantize=args.quantize, device=args.device,
-        runtime=args.runtime, num_threads=args.threads, reserve_memory_mb=0)
+        settings.checkpoint, args.model, quantize=args.quantize, device=args.device,
+        runtime=args.runtime, num_threads=args.threads, reserve_memory_mb=0,
+        server=settings.server_options if served else None)
     try:
         model = lazy.model
     except (CheckpointError, ImportError, MemoryError, RuntimeError) as error:
+        lazy.close()
         raise UserError(str(error)) from None
-    for name in ('length_penalty', 'block_ngram', 'word_gain'):
+    for name in () if served else SEARCH_OPTIONS:
         value = getattr(args, name)
         if value is not None:
             model.search_options[name] = value
@@ -69,17 +80,46 @@ def load(args: argparse.Namespace) -> LazyModel:
 
 
 def caption_pictures(
-        model: CaptioningModel, pictures: Sequence[CaptionedPicture], images: str, beam: int,
-        max_length: int) -> list[Result]:
-    """Caption pictures one by one, as the robot does."""
+        model: Any, pictures: Sequence[CaptionedPicture], images: str,
+        settings: CaptionerSettings) -> list[Result]:
+    """
+    Caption pictures one by one, as the robot does.
+
+    One that a server fails at is told on stderr and left out.
+
+    :raises UserError: if it fails at all of them.
+    """
+    caption = _ask if settings.model == 'server' else _caption
     results = []
     for picture in tqdm(pictures, 'captions', unit='pictures', leave=False):
         image = read_picture(os.path.join(images, picture.file))
-        found = model.caption(image, beam, max_length)
+        try:
+            said = caption(model, image, settings)
+        except ServerError as error:
+            tqdm.write(f'jetcap evaluate: {picture.file}: {error}', file=sys.stderr)
+            continue
         results.append(Result(
-            picture.file, picture.source, found.text, found.log_probability, found.score,
-            picture.captions, found.attention.round(4).tolist(), picture.by_people))
+            picture.file, picture.source, references=picture.captions,
+            by_people=picture.by_people, **said))
+    if not any(result.by_people for result in results):
+        raise UserError('the server captioned none of the pictures: see above')
     return results
+
+
+def _caption(model: Any, image: np.ndarray, settings: CaptionerSettings) -> dict[str, Any]:
+    found = model.caption(image, settings.beam_size, settings.max_length)
+    return {
+        'caption': found.text, 'log_probability': found.log_probability, 'score': found.score,
+        'attention': found.attention.round(4).tolist()}
+
+
+def _ask(model: Any, image: np.ndarray, settings: CaptionerSettings) -> dict[str, Any]:
+    found = model.caption(
+        jpeg_within(image, settings.server_image_size), settings.prompt, settings.max_length,
+        settings.inference_timeout_s)
+    return {
+        'caption': found.text, 'log_probability': math.log(found.score) if found.score else None,
+        'score': found.score, 'attention': None}
 
 
 def score_by_source(results: Sequence[Result], java: bool) -> dict[str, dict[str, float]]:
@@ -121,8 +161,8 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
     return '\n'.join(lines)
 
 
-def evaluate(args: argparse.Namespace) -> list[str]:
-    """Run `jetcap evaluate`; return what it says, as texts."""
+def evaluate(args: argparse.Namespace, settings: CaptionerSettings) -> tuple[list[str], bool]:
+    """Run `jetcap evaluate`; return what it says, as texts, and whether all were captioned."""
     if args.calibrate and args.checkpoint.endswith('.safetensors'):
         raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')
     pictures = [p for p in read_captions(args.captions) if p.split == args.split]
@@ -133,16 +173,22 @@ def evaluate(args: argparse.Namespace) -> list[str]:
             f'{args.captions}: no picture that people captioned is in the split {args.split!r}')
     check_images(pictures, args.images)
     texts = []
-    lazy = load(args)
-    results = caption_pictures(lazy.model, pictures, args.images, args.beam, args.max_length)
+    lazy = load(args, settings)
+    try:
+        results = caption_pictures(lazy.model, pictures, args.images, settings)
+    finally:
+        lazy.close()
+    missing = len(pictures) - len(results)
+    if missing:
+        texts.append(f'{missing} of {len(pictures)} pictures were not captioned: see above.')
     fitted = None
     if args.calibrate:
         human = [r for r in results if r.by_people]
         fitted = calibrate(
-            [r.log_probability for r in human], [r.caption for r in human],
+            [r.log_probability or 0.0 for r in human], [r.caption for r in human],
             [r.references for r in human])
         for result in results:
-            result.score = float(fitted.score(result.log_probability))
+            result.score = float(fitted.score(result.log_probability or 0.0))
         _store(args.checkpoint, fitted, lazy.model.search_options)
         texts.append(
             f'score = 1 / (1 + exp(-({fitted.slope:.4f} x + {fitted.intercept:.4f}))), x the mean '
@@ -162,15 +208,18 @@ def evaluate(args: argparse.Namespace) -> list[str]:
             'PTB tokenizer, so that the other scores differ a little. Install a Java runtime '
             '(default-jre-headless) for all of them.')
     if args.out:
-        settings = {
+        described = {
             name: getattr(args, name)
             for name in ('checkpoint', 'model', 'beam', 'max_length', 'split', 'quantize')}
-        settings['search'] = lazy.model.search_options
-        settings['tokenizer'] = 'PTB' if java else 'plain'
-        write_results(args.out, settings, table, results, args.images, fitted)
+        if args.model == 'server':
+            described['server'] = {**settings.server_options, 'prompt': settings.prompt}
+        else:
+            described['search'] = lazy.model.search_options
+        described['tokenizer'] = 'PTB' if java else 'plain'
+        write_results(args.out, described, table, results, args.images, fitted)
         texts.append(f'written to {args.out}: scores.json, captions.jsonl, gallery.html'
                      + (', reliability.png' if fitted else ''))
-    return texts
+    return texts, not missing
 
 
 def write_results(

@@ -43,7 +43,8 @@ split {{ settings.split }}; scores x 100, {{ settings.tokenizer }} tokens.</p>
 <div class="gallery">
 {% for picture, result in pictures %}
 <figure><img src="{{ picture }}" alt="{{ result.caption }}"><figcaption>{{ result.caption }}
-<small>CIDEr {{ '%.0f' % result.metrics['CIDEr'] }}, score {{ '%.2f' % result.score }}</small>
+<small>CIDEr {{ '%.0f' % result.metrics['CIDEr'] }}{% if result.score is not none %}, score
+{{ '%.2f' % result.score }}{% endif %}</small>
 <small>people: {{ result.references[:2] | join(' / ') }}</small></figcaption></figure>
 {% endfor %}
 </div>
@@ -68,9 +69,11 @@ def write_gallery(
         for heading, chosen in (
             ('Random', drawn), ('Best by CIDEr', ranked[:COUNT]),
             ('Worst by CIDEr', ranked[::-1][:COUNT]))]
-    parts.append((
-        'Where the model looked in the random ones',
-        [(show(result, np.array(result.attention)), result) for result in drawn]))
+    looked = [
+        (show(result, np.array(result.attention)), result)
+        for result in drawn if result.attention is not None]
+    if looked:
+        parts.append(('Where the model looked in the random ones', looked))
     metrics = [metric for metric in METRICS if metric in next(iter(table.values()))]
     with open(path, 'w', encoding='utf-8') as file:
         file.write(render_page(
