@@ -19,7 +19,7 @@ from pathlib import Path
 import re
 
 from jetcap_ros.errors import UserError
-from jetcap_ros.training.caption_files import read_captions
+from jetcap_ros.training.caption_files import read_caption_files, read_captions
 from jetcap_ros.training.dataset import check_images
 import pytest
 
@@ -50,6 +50,18 @@ def test_coco_json(tmp_path):
         'annotations': [{'image_id': 7, 'caption': 'A man'}, {'image_id': 7, 'caption': 'Man'}]}))
     assert [(p.file, p.captions) for p in read_captions(str(path))] == [
         ('x.jpg', ['A man', 'Man'])]
+
+
+def test_of_several_files_the_last_that_names_a_picture_counts(tmp_path):
+    for name, rows in {
+            'one': [('a.jpg', 'a man'), ('b.jpg', 'a dog')],
+            'two': [('b.jpg', 'a cat'), ('c.jpg', 'a cow')]}.items():
+        (tmp_path / name).write_text(''.join(
+            json.dumps({'file': file, 'split': 'train', 'captions': [caption]}) + '\n'
+            for file, caption in rows))
+    pictures = read_caption_files([str(tmp_path / 'one'), str(tmp_path / 'two')])
+    assert [(p.file, p.captions) for p in pictures] == [
+        ('a.jpg', ['a man']), ('b.jpg', ['a cat']), ('c.jpg', ['a cow'])]
 
 
 def test_json_lines_of_one_line(tmp_path):

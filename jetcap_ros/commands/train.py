@@ -31,7 +31,8 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `jetcap train`."""
-    parser.add_argument('captions', metavar='CAPTIONS', help='file of captions')
+    parser.add_argument('captions', metavar='CAPTIONS', nargs='+',
+                        help="files of captions; of a picture, the last file's are taken")
     parser.add_argument('images', metavar='IMAGES', help='folder of pictures')
     parser.add_argument('--out', required=True, metavar='DIR',
                         help='folder for checkpoints, log.csv and curves.png')

@@ -20,7 +20,7 @@ code is 0 only if every picture was captioned.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import os
 from pathlib import Path
 import re
@@ -28,10 +28,14 @@ import signal
 import statistics
 import sys
 import time
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from ..errors import UserError
 from ..outputs import require_folder
+
+if TYPE_CHECKING:  # without ROS 2 there is no importing it
+    from .pictures import Picture
+    from .robot import Robot
 
 TIMES = 3  # captions to wait for, of each picture
 CAPTION_S = 30  # for them to come; a slow computer takes a second each
@@ -84,56 +88,67 @@ def run(out: Path, folder: Path | None, model: str) -> None:
     except ImportError as error:
         raise UserError(
             f'ROS 2 is not here ({error}): source its setup file, or run `make demo`') from error
-    from .pictures import find_pictures, picture_for_camera
+    from .pictures import find_pictures
     from .robot import RATE_HZ, Robot
     pictures = find_pictures(folder)
     require_folder(out)
     say(f'{len(pictures)} pictures at {RATE_HZ:.0f} Hz; '
         f'to look on: export ROS_DOMAIN_ID={os.environ["ROS_DOMAIN_ID"]}')
-    steps: list[dict[str, Any]] = []
-    cards: list[dict[str, Any]] = []
     parameters = {'model': model, 'max_rate_hz': 0.0}
     with Robot(parameters, lambda line: say(f'    {line}')) as robot:
-        def step(name: str, act: Callable[[], Any]) -> None:
-            say(name)
-            began = time.monotonic()
-            act()
-            seconds, memory = time.monotonic() - began, robot.memory()
-            steps.append({'name': name, 'seconds': seconds, 'memory': memory})
-            say(f'  {seconds:.2f} s, {memory}')
-
-        def caption_all() -> None:
-            for picture in pictures:
-                try:
-                    pixels = picture_for_camera(picture.path)
-                except UserError as error:
-                    say(f'  {error}')
-                    continue
-                captions = []
-                for info in robot.show(picture.path, TIMES, CAPTION_S):
-                    captions.append(info)
-                    say(f'  {picture.path.name:<20} {info["latency_ms"]:5.0f} ms  '
-                        f'{info["caption"]}  ({info["score"]:.2f}, {info["model"]})')
-                cards.append({'picture': picture, 'pixels': pixels, 'captions': captions})
-
-        step('start the node', robot.start)
-        step('configure', lambda: robot.transition('configure'))
-        step('activate', lambda: robot.transition('activate'))
-        step('caption', caption_all)
-        if not cards:
+        tour = Tour(robot)
+        tour.step('start the node', robot.start)
+        tour.step('configure', lambda: robot.transition('configure'))
+        tour.step('activate', lambda: robot.transition('activate'))
+        tour.step('caption', lambda: tour.show(pictures))
+        if not tour.cards:
             raise UserError(f'{folder}: none of the {len(pictures)} pictures could be read')
         diagnostics = robot.wait_for_diagnostics()
-        step('deactivate', lambda: robot.transition('deactivate'))
-        step('cleanup', lambda: robot.transition('cleanup'))
+        tour.step('deactivate', lambda: robot.transition('deactivate'))
+        tour.step('cleanup', lambda: robot.transition('cleanup'))
         say('end')
         code = robot.end()
     if code:
         raise RuntimeError(f'the node ended with code {code}')
     page = out / 'index.html'
-    write_page(page, steps, cards, diagnostics)
+    write_page(page, tour.steps, tour.cards, diagnostics)
     say(f'written: {page}')
-    if len(cards) < len(pictures):
-        raise RuntimeError(f'{len(pictures) - len(cards)} pictures could not be read')
+    if len(tour.cards) < len(pictures):
+        raise RuntimeError(f'{len(pictures) - len(tour.cards)} pictures could not be read')
+
+
+class Tour:
+    """What was done with the robot, and what it said of each picture."""
+
+    def __init__(self, robot: 'Robot') -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.cards: list[dict[str, Any]] = []
+        self._robot = robot
+
+    def step(self, name: str, act: Callable[[], object]) -> None:
+        """Do something, and note how long it took and what memory there is then."""
+        say(name)
+        began = time.monotonic()
+        act()
+        seconds, memory = time.monotonic() - began, self._robot.memory()
+        self.steps.append({'name': name, 'seconds': seconds, 'memory': memory})
+        say(f'  {seconds:.2f} s, {memory}')
+
+    def show(self, pictures: Sequence['Picture']) -> None:
+        """Show pictures to the camera; one that cannot be read is told and left out."""
+        from .pictures import picture_for_camera
+        for picture in pictures:
+            try:
+                pixels = picture_for_camera(picture.path)
+            except UserError as error:
+                say(f'  {error}')
+                continue
+            captions = []
+            for info in self._robot.show(picture.path, TIMES, CAPTION_S):
+                captions.append(info)
+                say(f'  {picture.path.name:<20} {info["latency_ms"]:5.0f} ms  '
+                    f'{info["caption"]}  ({info["score"]:.2f}, {info["model"]})')
+            self.cards.append({'picture': picture, 'pixels': pixels, 'captions': captions})
 
 
 def write_page(

@@ -17,22 +17,19 @@
 from collections.abc import Sequence
 import re
 import time
-from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from .base import CaptionerBase
 from .cameras import Camera, SILENT_S
 from .clocks import clock_problem, too_old
 from .silence import explain_silence
-
-if TYPE_CHECKING:
-    from .captioner_node import CaptionerNode
 
 # What stays wrong is said again after so long.
 REPEAT_S = 60.0
 
 
-def judge_camera(node: 'CaptionerNode', camera: Camera) -> tuple[bytes, str]:
+def judge_camera(node: CaptionerBase, camera: Camera) -> tuple[bytes, str]:
     """Return the level and the sentence that sum a camera up."""
     if node.state_label != 'active':
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
@@ -47,7 +44,7 @@ def judge_camera(node: 'CaptionerNode', camera: Camera) -> tuple[bytes, str]:
     return DiagnosticStatus.OK, f'frames on {camera.topic}'
 
 
-def _silence(node: 'CaptionerNode', camera: Camera) -> str:
+def _silence(node: CaptionerBase, camera: Camera) -> str:
     """Say why no frame comes, '' if they come."""
     silent = camera.silent_for()
     if silent <= SILENT_S or not camera.subscribed:
@@ -58,7 +55,7 @@ def _silence(node: 'CaptionerNode', camera: Camera) -> str:
     return f'no frames for {silent:.0f} s: {reason}'
 
 
-def _staleness(node: 'CaptionerNode', camera: Camera) -> str:
+def _staleness(node: CaptionerBase, camera: Camera) -> str:
     """Say why all frames are dropped for their age, '' if they are not."""
     if camera.too_old is None:
         return ''
@@ -68,14 +65,14 @@ def _staleness(node: 'CaptionerNode', camera: Camera) -> str:
     return too_old(stamp, now, node.get_parameter('max_frame_age_s').value)
 
 
-def _clock(node: 'CaptionerNode', camera: Camera) -> str:
+def _clock(node: CaptionerBase, camera: Camera) -> str:
     """Say which clock is wrong, '' if none is."""
     if camera.last_times is None:
         return ''
     return clock_problem(*camera.last_times, node.get_parameter('use_sim_time').value)
 
 
-def _foreign_topics(node: 'CaptionerNode') -> dict[str, list[str]]:
+def _foreign_topics(node: CaptionerBase) -> dict[str, list[str]]:
     """Return the topics there are and their types, without the node's own pictures."""
     own = f'{node.get_fully_qualified_name()}/'
     return {
@@ -86,7 +83,7 @@ def _foreign_topics(node: 'CaptionerNode') -> dict[str, list[str]]:
 class CameraWatch:
     """Logs the trouble with cameras: when it begins, and once a minute while it lasts."""
 
-    def __init__(self, node: 'CaptionerNode') -> None:
+    def __init__(self, node: CaptionerBase) -> None:
         self._node = node
         self._told: dict[str, float] = {}  # by what was said, without its figures; monotonic
 

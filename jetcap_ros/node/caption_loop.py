@@ -22,7 +22,7 @@ import numpy as np
 from rclpy.node import Node
 
 from .cameras import Camera, Frame
-from .diagnostics import Rates
+from .rates import Rates
 from ..engine.caption import Caption
 from ..engine.captioner import Captioner, CaptionerError
 

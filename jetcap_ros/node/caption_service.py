@@ -16,16 +16,13 @@
 
 import time
 import traceback
-from typing import TYPE_CHECKING
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from std_srvs.srv import Trigger
 
+from .base import CaptionerBase
 from .cameras import Camera, Frame, SILENT_S
 from ..engine.captioner import CaptionerError
-
-if TYPE_CHECKING:
-    from .captioner_node import CaptionerNode
 
 FIRST_FRAME_S, NEWER_FRAME_S = 2.0, 0.1
 
@@ -40,7 +37,7 @@ class CaptionService:
     """
 
     def __init__(
-            self, node: 'CaptionerNode', name: str, camera: Camera | None = None,
+            self, node: CaptionerBase, name: str, camera: Camera | None = None,
             asks: bool = False) -> None:
         self._node = node
         self._asks = asks

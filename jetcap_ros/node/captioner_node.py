@@ -14,28 +14,25 @@
 
 """The captioner node: a managed node that says in English what its cameras see."""
 
-import platform
 import traceback
 from typing import Any
 
-import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # there on Humble
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
+from .base import CaptionerBase
 from .bond import Bond
 from .camera_topics import camera_names, resolve_image_topics
 from .camera_watch import CameraWatch
 from .cameras import Camera
 from .caption_loop import CaptionLoop
 from .caption_service import CaptionService
-from .diagnostics import diagnostic_array, Rates
-from .managed_node import ManagedNode, transition
+from .diagnostics import diagnostic_array
+from .managed_node import transition
 from .parameter_changes import ParameterChanges, SETTINGS
 from .parameters import declare_parameters
-from .. import __version__
 from ..engine.captioner import Captioner, CaptionerError
 from ..engine.plan import make_plan
 from ..engine.settings import CaptionerSettings
@@ -44,22 +41,14 @@ from ..engine.stages import Stage
 SERVICES = (('caption_now', False), ('ask', True))  # and whether they ask
 
 
-class CaptionerNode(ManagedNode):
+class CaptionerNode(CaptionerBase):
     """Subscribes to cameras and publishes captions while it is active."""
 
     def __init__(self, **kwargs: Any) -> None:
-        self.captioner: Captioner | None = None
-        self.cameras: list[Camera] = []
-        self.failure = ''  # why the last configure failed
-        self.loop: CaptionLoop | None = None  # of the last time the node was active
-        self.rates = Rates()
-        self.versions = {
-            'version': __version__, 'OpenCV': cv2.__version__, 'NumPy': np.__version__,
-            'Python': platform.python_version()}
         self._bond: Bond | None = None
         self._watch = CameraWatch(self)
         self._caption_services: list[CaptionService] = []  # of each of several cameras
-        super().__init__('captioner', **kwargs)
+        super().__init__(**kwargs)
         declare_parameters(self)
         self._parameter_changes = ParameterChanges(
             self, lambda: self.state_label == 'unconfigured', lambda: self.captioner,

@@ -14,22 +14,18 @@
 
 """What the node says of itself on /diagnostics, once a second."""
 
-import time
-from typing import Any, TYPE_CHECKING
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-import numpy as np
 
+from .base import CaptionerBase
 from .camera_watch import judge_camera
 from .cameras import Camera, SILENT_S
 from ..engine.captioner import Captioner
 from ..memory.memory_utils import available_memory_mb, memory_pressure, process_memory
 
-if TYPE_CHECKING:
-    from .captioner_node import CaptionerNode
 
-
-def diagnostic_array(node: 'CaptionerNode') -> DiagnosticArray:
+def diagnostic_array(node: CaptionerBase) -> DiagnosticArray:
     """Return the state of the node: one status, and one for each of several cameras."""
     array = DiagnosticArray()
     array.header.stamp = node.get_clock().now().to_msg()
@@ -45,14 +41,14 @@ def diagnostic_array(node: 'CaptionerNode') -> DiagnosticArray:
 
 
 def _status(
-        name: str, level: bytes, message: str, node: 'CaptionerNode',
+        name: str, level: bytes, message: str, node: CaptionerBase,
         values: dict[str, Any]) -> DiagnosticStatus:
     return DiagnosticStatus(
         level=level, name=name, message=message, hardware_id=node.get_fully_qualified_name(),
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
 
 
-def _judge(node: 'CaptionerNode') -> tuple[bytes, str]:
+def _judge(node: CaptionerBase) -> tuple[bytes, str]:
     """Return the level and the sentence that sum the node up (docs/diagnostics.md)."""
     captioner = node.captioner
     if node.failure and captioner is None:
@@ -97,7 +93,7 @@ def _degraded(captioner: Captioner) -> str:
     return ''
 
 
-def captioner_state(node: 'CaptionerNode') -> str:
+def captioner_state(node: CaptionerBase) -> str:
     """Return what the captioner does, in a word that programs can compare."""
     captioner = node.captioner
     if node.state_label == 'configuring':
@@ -121,7 +117,7 @@ def captioner_state(node: 'CaptionerNode') -> str:
     return 'still' if all(camera.is_still for camera in working) else 'captioning'
 
 
-def _values(node: 'CaptionerNode') -> dict[str, Any]:
+def _values(node: CaptionerBase) -> dict[str, Any]:
     captioner = node.captioner
     own = process_memory()
     state = captioner_state(node)
@@ -161,30 +157,3 @@ def _camera_values(camera: Camera) -> dict[str, Any]:
         'frames replaced by newer': counters.replaced,
         'frames stale': counters.stale, 'frames bad': counters.bad,
         'last caption': camera.outputs.last_text or ''}
-
-
-class Rates:
-    """Rate and latency of the captions of the last seconds."""
-
-    WINDOW_S = 10.0
-
-    def __init__(self) -> None:
-        self._recent: list[tuple[float, float, float]] = []
-
-    def add(self, latency_s: float, model_s: float) -> None:
-        """Note a caption: how long after its frame it came, and the model's part of that."""
-        now = time.monotonic()
-        self._recent = [entry for entry in self._recent if now - entry[0] < self.WINDOW_S]
-        self._recent.append((now, latency_s, model_s))
-
-    def values(self) -> dict[str, str]:
-        """Return what diagnostics show."""
-        now = time.monotonic()
-        recent = [entry[1:] for entry in list(self._recent) if now - entry[0] < self.WINDOW_S]
-        values = {'captions per second': f'{len(recent) / self.WINDOW_S:.1f}'}
-        if recent:
-            latencies, of_model = zip(*recent)
-            values['latency, median (ms)'] = f'{np.median(latencies) * 1e3:.1f}'
-            values['latency, longest (ms)'] = f'{max(latencies) * 1e3:.1f}'
-            values['of it the model, median (ms)'] = f'{np.median(of_model) * 1e3:.1f}'
-        return values

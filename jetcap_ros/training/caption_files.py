@@ -23,7 +23,8 @@ Captioned pictures, from the formats they come in.
   numbers between the two is passed over.
 - COCO: `captions_*.json` with `images` and `annotations`.
 
-Where no split is told, every tenth picture, by a hash of its name, is for validation.
+Where no split is told, every tenth picture, by a hash of its name, is for validation. Of several
+files, a later one's captions of a picture stand in place of an earlier one's.
 """
 
 from collections.abc import Iterable, Iterator
@@ -106,6 +107,17 @@ def read_captions(path: str) -> list[CaptionedPicture]:
     left_out = f', {found - read} captions without a word left out' if read < found else ''
     print(f'{path}: {len(pictures)} pictures, {read} captions{left_out}', file=sys.stderr)
     return list(pictures.values())
+
+
+def read_caption_files(paths: Iterable[str]) -> list[CaptionedPicture]:
+    """Read several files; a picture has the captions of the last of them that names it."""
+    pictures: dict[tuple[str, str], list[CaptionedPicture]] = {}
+    for path in paths:
+        of_this: dict[tuple[str, str], list[CaptionedPicture]] = {}
+        for picture in read_captions(path):
+            of_this.setdefault((picture.file, picture.split), []).append(picture)
+        pictures.update(of_this)
+    return [picture for group in pictures.values() for picture in group]
 
 
 def _read_text(path: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from .caption_files import read_captions
+from .caption_files import read_caption_files
 from .checkpoint import build_model, checkpoint_contents, load_checkpoint
 from .config import check_stages, make_stage, read_config, TrainingConfig, write_config
 from .dataset import check_images, prepare_vocabulary
@@ -47,11 +47,11 @@ def train(args: argparse.Namespace) -> str:
     config = _configuration(args)
     # Validation is against what people say.
     pictures = [
-        p for p in read_captions(args.captions)
+        p for p in read_caption_files(args.captions)
         if p.split == 'train' or p.split == 'val' and p.by_people]
     for split in ('train', 'val'):
         if not any(p.split == split for p in pictures):
-            raise UserError(f'{args.captions}: no picture is in the split {split!r}')
+            raise UserError(f'{", ".join(args.captions)}: no picture is in the split {split!r}')
     check_images(pictures, args.images)
     cache = args.cache or os.path.join(args.out, 'cache')
     os.makedirs(args.out, exist_ok=True)
