@@ -29,7 +29,7 @@ from ..errors import UserError
 KINDS = 'JPEG, PNG, GIF, BMP, WebP, TIFF, PNM, JPEG 2000 and AVIF'
 
 
-def read_picture(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def read_picture(path: str | Path) -> np.ndarray:
     """
     Return the picture of a file as (H, W, 3) uint8 RGB, turned as its EXIF data say.
 
@@ -46,7 +46,7 @@ def read_picture(path: str | Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         raise UserError(f'{path}: {error.strerror}') from error
     except ValueError as error:
         raise UserError(f'{path}: {error}') from error
-    image: np.ndarray[Any, np.dtype[np.uint8]] = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    image: np.ndarray = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return image
 
 
