@@ -66,6 +66,13 @@ def pytest_pycollect_makemodule(module_path, parent):
     return TestFile.from_parent(parent, path=module_path)
 
 
+def pytest_runtest_setup(item):
+    """Skip a test whose mark names a library that is missing."""
+    for mark in item.iter_markers('needs'):
+        if importlib.util.find_spec(mark.args[0]) is None:
+            pytest.skip(f'{mark.args[0]} is not installed')
+
+
 def pytest_sessionfinish(session, exitstatus):
     """Fail where nothing ran: colcon takes pytest's own exit code for that as success."""
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:

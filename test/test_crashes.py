@@ -81,6 +81,7 @@ def test_a_torch_that_does_not_import_leads_to_the_simple_model(
         assert words in str(error.value)
 
 
+@pytest.mark.needs('torch')
 @pytest.mark.parametrize('number, stage', [
     *((signal.SIGKILL, stage) for stage in STAGES), (signal.SIGSEGV, 'metadata'),
     (signal.SIGBUS, 'weights'), (signal.SIGSTOP, 'metadata'), (signal.SIGSTOP, 'cleanup')])
@@ -100,6 +101,7 @@ def test_a_worker_that_dies_while_it_loads(number, stage, settings, photograph):
     assert struck
 
 
+@pytest.mark.needs('torch')
 @pytest.mark.parametrize('when', ['idle', 'caption'])
 @pytest.mark.parametrize('number', [
     signal.SIGSEGV, signal.SIGKILL, signal.SIGSTOP, signal.SIGBUS])
@@ -122,6 +124,7 @@ def test_a_worker_that_dies_at_work_is_replaced(number, when, settings, photogra
         assert captioner.restarts == 1
 
 
+@pytest.mark.needs('torch')
 def test_the_full_model_returns_when_it_can(monkeypatch, photograph):
     monkeypatch.setattr(recovery, 'FIRST_RETRY_S', 0.5)
     logged = []
@@ -143,6 +146,7 @@ def test_the_full_model_returns_when_it_can(monkeypatch, photograph):
             assert time.monotonic() < deadline
 
 
+@pytest.mark.needs('torch')
 def test_without_a_fallback_the_loss_is_said_and_mended(monkeypatch, photograph):
     monkeypatch.setattr(recovery, 'FIRST_RETRY_S', 0.5)
     settings = CaptionerSettings(reserve_memory_mb=50, fallback='none')
@@ -170,6 +174,7 @@ def test_the_simple_model_is_restarted(settings, photograph):
         assert captioner.restarts == 3
 
 
+@pytest.mark.needs('torch')
 def test_a_worker_that_hangs_at_work_is_ended(settings, photograph, monkeypatch):
     settings.inference_timeout_s = 0.001  # no caption is that fast
     with Captioner(settings) as captioner:
@@ -198,6 +203,7 @@ def test_too_little_memory_is_said_with_numbers(settings, photograph):
             captioner.configure()
 
 
+@pytest.mark.needs('torch')
 def test_memory_that_runs_low_ends_the_full_model_first(settings, photograph):
     with Captioner(settings) as captioner:
         captioner.configure()
@@ -209,6 +215,7 @@ def test_memory_that_runs_low_ends_the_full_model_first(settings, photograph):
         assert 'reserve_memory_mb' in captioner.reason
 
 
+@pytest.mark.needs('torch')
 @pytest.mark.parametrize('stage', ['quantization', 'torch', 'cleanup'])
 def test_closing_ends_a_load_at_once(stage, settings):
     reached = threading.Event()
