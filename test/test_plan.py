@@ -25,7 +25,7 @@ from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
 from jetcap_ros.engine import needs, plan as planning
 from jetcap_ros.engine.lazy_loader import LazyModel
 from jetcap_ros.engine.settings import CaptionerSettings, SHIPPED_CHECKPOINT
-from jetcap_ros.engine.stages import need_mb, STAGES
+from jetcap_ros.engine.stages import need_mb, STAGES, stages_of
 import jsonschema
 from node_process import NodeProcess
 import pytest
@@ -93,7 +93,27 @@ def test_the_stages_planned_are_those_of_the_loader(model):
         LazyModel('', model, reserve_memory_mb=0, server=settings.server_options,
                   on_begin=begun.append).model
         plan = planning.make_plan(settings).models[0]
-    assert [step.name for step in plan.steps][-len(begun):] == begun == list(STAGES[model])
+    assert [step.name for step in plan.steps][-len(begun):] == begun == list(stages_of(model))
+
+
+def test_the_runtime_is_planned_for(monkeypatch):
+    with_available(monkeypatch, 1000)
+
+    def planned(runtime):
+        return planning.make_plan(CaptionerSettings(model='simple', runtime=runtime)).models[0]
+
+    left = {}
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    assert planned('onnxruntime').problem == 'stage onnxruntime: onnxruntime is not installed'
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
+    for runtime, stages in (
+            ('opencv', ['opencv']), ('onnxruntime', ['onnxruntime']),
+            ('auto', ['opencv', 'onnxruntime'])):
+        plan = planned(runtime)
+        left[runtime] = plan.remaining_mb
+        assert [step.name for step in plan.steps] == [
+            'worker', 'metadata', *stages, 'weights', 'cleanup', 'warm_up']
+    assert left['opencv'] > left['onnxruntime'] > left['auto']
 
 
 def test_the_advice_is_enough_and_no_more(monkeypatch):
@@ -143,7 +163,7 @@ def test_measured_needs_are_shown_and_those_beyond_are_remembered(memory_of_need
     pytest.importorskip('cv2')
     result = jetcap_plan('--measure', '--model', 'simple', '--json')
     measured = json.loads(result.stdout)
-    assert [stage['stage'] for stage in measured['stages']] == list(STAGES['simple'])
+    assert [stage['stage'] for stage in measured['stages']] == list(stages_of('simple'))
     assert all(s['measured_mb'] <= s['assumed_mb'] + 1 for s in measured['stages'])
     before = need_mb('simple', 'weights', 10)
     needs.remember('simple', {'weights': 100.0})

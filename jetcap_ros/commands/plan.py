@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--device', choices=('cpu', 'cuda'), default='cpu', help='default: %(default)s')
     parser.add_argument(
+        '--runtime', choices=('auto', 'opencv', 'onnxruntime'), default='auto',
+        help='what the simple model runs in (default: %(default)s)')
+    parser.add_argument(
         '--reserve', type=float, default=150, metavar='MB',
         help='as the parameter reserve_memory_mb (default: %(default)s)')
     parser.add_argument(
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import UserError
     settings = CaptionerSettings(
         model=args.model, fallback=args.fallback, checkpoint=args.checkpoint, device=args.device,
+        runtime=args.runtime,
         reserve_memory_mb=args.reserve, min_available_memory_mb=args.min_available,
         **server_settings(args))
     if args.measure and args.model == 'server':
@@ -115,7 +119,8 @@ def _measure(settings: 'CaptionerSettings', as_json: bool) -> int:
     from ..errors import UserError
     result = subprocess.run(
         [sys.executable, '-m', 'jetcap_ros.engine.measure', settings.model,
-         settings.checkpoint_for(settings.model), str(settings.reserve_memory_mb)],
+         settings.checkpoint_for(settings.model), settings.runtime,
+         str(settings.reserve_memory_mb)],
         env=worker_environment(0), capture_output=True, text=True)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f'exit code {result.returncode}'])[-1]

@@ -63,7 +63,8 @@ class _Peak:
             self.look()
 
 
-def measure(model: str, checkpoint: str, reserve_mb: float) -> list[dict[str, Any]]:
+def measure(
+        model: str, checkpoint: str, runtime: str, reserve_mb: float) -> list[dict[str, Any]]:
     """
     Load a model and return its stages: stage, assumed_mb, measured_mb, base_mb.
 
@@ -73,7 +74,7 @@ def measure(model: str, checkpoint: str, reserve_mb: float) -> list[dict[str, An
     """
     with _Peak() as peak:
         lazy = LazyModel(
-            checkpoint, model, reserve_memory_mb=reserve_mb,
+            checkpoint, model, runtime=runtime, reserve_memory_mb=reserve_mb,
             on_begin=lambda stage: peak.begin(stage, lazy.need_mb(stage)),
             on_stage=lambda stage: peak.look())
         lazy.model
@@ -101,9 +102,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('model')
     parser.add_argument('checkpoint')
+    parser.add_argument('runtime')
     parser.add_argument('reserve', type=float, help='MB')
     args = parser.parse_args()
-    print(json.dumps(measure(args.model, args.checkpoint, args.reserve)))
+    print(json.dumps(measure(args.model, args.checkpoint, args.runtime, args.reserve)))
 
 
 if __name__ == '__main__':

@@ -24,10 +24,11 @@ import os
 from typing import Any
 
 from .settings import CaptionerSettings
-from .stages import kept_mb, need_mb, STAGES, WORKER_KEPT_MB, WORKER_NEED_MB
+from .stages import kept_mb, need_mb, STAGES, stages_of, WORKER_KEPT_MB, WORKER_NEED_MB
 from ..memory.memory_utils import available_memory, MB, memory_pressure, process_memory
 
-LIBRARIES = {'torch': 'torch', 'opencv': 'cv2'}  # by the stage that imports them
+# By the stage that imports them.
+LIBRARIES = {'torch': 'torch', 'opencv': 'cv2', 'onnxruntime': 'onnxruntime'}
 
 
 @dataclass
@@ -140,11 +141,14 @@ def _plan_model(
         plan.steps.append(Step('min_available_memory_mb', minimum, minimum, left))
     plan.steps.append(Step('worker', WORKER_NEED_MB, WORKER_NEED_MB + reserve, left))
     left -= WORKER_KEPT_MB
-    for stage in STAGES[model]:
+    for stage in stages_of(model, settings.runtime):
         # Of the checkpoint nothing is known before its metadata are read.
         known = size if 'metadata' in [step.name for step in plan.steps] else 0
         need = need_mb(model, stage, known, settings.device)
-        plan.steps.append(Step(stage, need, need + reserve, left))
+        step = Step(stage, need, need + reserve, left)
+        if stage == 'onnxruntime' and settings.runtime == 'auto' and not step.fits:
+            continue  # OpenCV does without it
+        plan.steps.append(step)
         left -= kept_mb(model, stage, size, settings.device)
     plan.remaining_mb = left
     refused = next((step for step in plan.steps if not step.fits), None)
@@ -200,7 +204,7 @@ def _other_problem(
         return before is None or stage in before
 
     for stage, library in LIBRARIES.items():
-        if stage in STAGES[plan.model] and reached(stage) \
+        if stage in stages_of(plan.model, settings.runtime) and reached(stage) \
                 and importlib.util.find_spec(library) is None:
             return f'stage {stage}: {library} is not installed'
     if read and reached('metadata'):

@@ -21,6 +21,7 @@ missing; after it, its time and memory are reported.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+import importlib.util
 import time
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ from ..memory.memory_utils import available_memory_mb, check_available_memory, p
 
 Result = TypeVar('Result')
 
-# In the order of loading.
+# In the order of loading; see stages_of.
 STAGES = {
     'mobilenet': (
         'quantization', 'metadata', 'torch', 'model_class', 'instance', 'weights', 'cleanup',
@@ -52,7 +53,9 @@ NEED_PER_MB = {
     'mobilenet': {'weights': 2.5, 'warm_up': 1.0}, 'simple': {'weights': 4.0, 'warm_up': 2.5},
     'server': {}}
 # What of that is still held after the stage: `jetcap plan` reckons with it.
-KEPT_MB = {'metadata': 2.0, 'torch': 264.0, 'model_class': 1.0, 'instance': 0.5, 'opencv': 4.5}
+KEPT_MB = {
+    'metadata': 2.0, 'torch': 264.0, 'model_class': 1.0, 'instance': 0.5, 'opencv': 4.5,
+    'onnxruntime': 45.0}
 KEPT_PER_MB = {
     'mobilenet': {'weights': 1.6, 'warm_up': 0.8}, 'simple': {'weights': 2.2, 'warm_up': 2.0},
     'server': {}}
@@ -69,6 +72,18 @@ class Stage:
     seconds: float
     rss_mb: float
     available_mb: float
+
+
+def stages_of(model: str, runtime: str = 'auto') -> tuple[str, ...]:
+    """Return the stages of loading a model; of the simple one, with those of its runtime."""
+    stages = STAGES[model]
+    if 'opencv' not in stages:
+        return stages
+    at = stages.index('opencv')
+    runtimes: tuple[str, ...] = () if runtime == 'onnxruntime' else ('opencv',)
+    if runtime == 'onnxruntime' or runtime == 'auto' and importlib.util.find_spec('onnxruntime'):
+        runtimes += ('onnxruntime',)
+    return stages[:at] + runtimes + stages[at + 1:]
 
 
 def need_mb(model: str, stage: str, checkpoint_mb: float = 0, device: str = 'cpu') -> float:
