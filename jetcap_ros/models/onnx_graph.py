@@ -239,6 +239,8 @@ def _layer(
         graph: _Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
         part: str = '') -> str:
     """Return the output of a layer; `side` is that of its input."""
+    if layer.depthwise and layer.kernel == 5 and graph.least_width:
+        return _depthwise_5x5(graph, layer, x, weight, bias, side, part)
     narrow = layer.depthwise and layer.kernel == 3 and side + 2 < graph.least_width
     if narrow:
         x = graph.node('Pad', [x], pads=[0, 0, 1, 1, 0, 0, 1, graph.least_width - side - 1])
@@ -249,6 +251,29 @@ def _layer(
     if narrow:
         y = graph.node('Slice', [y], axes=[3], starts=[0], ends=[-(-side // layer.stride)])
     return y
+
+
+def _depthwise_5x5(
+        graph: _Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
+        part: str) -> str:
+    """Return the output of a layer as the sum of four depthwise convolutions of 3x3."""
+    out = -(-side // layer.stride)
+    x = graph.node('Pad', [x], pads=[0, 0, 2, 2, 0, 0, 2, max(2, graph.least_width - side - 2)])
+    kernel = weight.dequantized()
+    total = ''
+    for row in (0, 2):
+        for column in (0, 2):
+            corner = kernel[..., row:row + 3, column:column + 3].copy()
+            # The middle row and column are those of the first.
+            corner[..., :row // 2, :] = corner[..., :column // 2] = 0
+            y = _convolution(
+                graph, f'{layer.name}{part}.{row}{column}', x, Weight(corner),
+                None if total else bias, 3, layer.stride, len(kernel))
+            row_, column_ = row // layer.stride, column // layer.stride
+            y = graph.node('Slice', [y], axes=[2, 3], starts=[row_, column_],
+                           ends=[row_ + out, column_ + out])
+            total = graph.node('Add', [total, y]) if total else y
+    return graph.activation(layer.activation, total)
 
 
 def _squeeze_excitation(
