@@ -21,8 +21,9 @@ import subprocess
 import sys
 import time
 
-from jetcap_ros.benchmark import processes, report, targets
+from jetcap_ros.benchmark import libraries, processes, report, targets
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
+from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 import numpy as np
 import psutil
 import pytest
@@ -180,6 +181,14 @@ def test_decoding_times_the_same_words_for_every_model(tmp_path, monkeypatch):
     for result in results:
         assert 0 < result['encoder']['min'] <= result['encoder']['p50']
     assert all('beam 3' in result for result in results[1:])
+
+
+def test_the_simple_model_is_timed_in_each_runtime():
+    runs = libraries.measure([sys.executable], SHIPPED_CHECKPOINT, 1, 1, 1, processor=True)
+    assert runs[0]['runtime'] == 'opencv' and 'OpenCV' in runs[0]['libraries']
+    assert all(run['same_words'] and 40 < run['worker_mb'] < 200 for run in runs)
+    assert all(0 < run['image'] < run['caption'] for run in runs)
+    assert runs[0]['libraries'] in libraries.tables(runs)[0].markdown()
 
 
 def in_a_process(function, *arguments):

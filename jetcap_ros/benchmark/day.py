@@ -90,7 +90,7 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def _day(plan: Plan, seconds: float, parameters: dict[str, Any]) -> dict[str, Any]:
-    with _Robot({'checkpoint': plan.checkpoint, 'min_available_memory_mb': 0.0,
+    with _Robot({**plan.parameters, 'min_available_memory_mb': 0.0,
                  **parameters}) as robot:
         if not (robot.wait_for_start(START_S) and robot.change('configure', 150)
                 and robot.change('activate')):

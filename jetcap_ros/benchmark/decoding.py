@@ -29,15 +29,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def timed(work: Callable[[], object], repeats: int) -> dict[str, float]:
+def timed(
+        work: Callable[[], object], repeats: int,
+        clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """Return the median and the least milliseconds of a call, after two that warm up."""
     work()
     work()
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = clock()
         work()
-        times.append((time.perf_counter() - started) * 1e3)
+        times.append((clock() - started) * 1e3)
     return {'p50': statistics.median(times), 'min': min(times)}
 
 
@@ -47,11 +49,14 @@ def main() -> None:
     parser.add_argument('model', choices=('eager', 'mobilenet', 'simple'))
     parser.add_argument('checkpoint', help='.pth for eager, packed for the others')
     parser.add_argument('--quantize', default='int8')
+    parser.add_argument('--runtime', default='auto')
     parser.add_argument('--length', type=int, default=20)
     parser.add_argument('--beams', type=int, nargs='*', default=[3])
     parser.add_argument('--repeats', type=int, default=30)
     parser.add_argument('--threads', type=int, default=0)
+    parser.add_argument('--processor', action='store_true', help='its time, not that of the wall')
     args = parser.parse_args()
+    args.clock = time.process_time if args.processor else time.perf_counter
     import numpy as np
 
     from .processes import peak_rss_mb
@@ -78,16 +83,18 @@ def _time_eager(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, An
             args.length)
 
     with torch.no_grad():
-        encoder = timed(lambda: model.encoder(image), args.repeats)
+        encoder = timed(lambda: model.encoder(image), args.repeats, args.clock)
     return {
-        'encoder': encoder, 'indices': generate(), 'greedy': timed(generate, args.repeats)}
+        'encoder': encoder, 'indices': generate(),
+        'greedy': timed(generate, args.repeats, args.clock)}
 
 
 def _time_shipped(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, Any]:
     from ..engine.lazy_loader import LazyModel
-    model = LazyModel(
-        args.checkpoint, args.model, quantize=args.quantize, num_threads=args.threads,
-        reserve_memory_mb=0).model
+    lazy = LazyModel(
+        args.checkpoint, args.model, quantize=args.quantize, runtime=args.runtime,
+        num_threads=args.threads, reserve_memory_mb=0)
+    model = lazy.model
     vocabulary = model.vocabulary
     image = model.as_input(picture)
 
@@ -95,18 +102,32 @@ def _time_shipped(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, 
         return model.search(
             model.as_input(picture), vocabulary.start, vocabulary.end, args.length, beam_size)
 
+    simple = {}
     if args.model == 'mobilenet':
         import torch
         tensor = torch.from_numpy(image)
         with torch.inference_mode():
-            encoder = timed(lambda: model.cells(tensor), args.repeats)
+            encoder = timed(lambda: model.cells(tensor), args.repeats, args.clock)
     else:
-        encoder = timed(lambda: model.cells(image), args.repeats)
+        encoder = timed(lambda: model.cells(image), args.repeats, args.clock)
+        cells = model.cells(image)
+        simple = {
+            'image': timed(lambda: model.decoder.start(cells), args.repeats, args.clock),
+            'caption': timed(lambda: model.caption(picture), args.repeats, args.clock),
+            'text': model.caption(picture).text, 'rss_mb': lazy.rss_mb,
+            'libraries': _libraries(lazy.facts)}
     return {
-        'encoder': encoder, 'indices': [int(index) for index in generate().indices],
-        'greedy': timed(generate, args.repeats),
-        **{f'beam {beams}': timed(lambda: generate(beams), args.repeats)
+        **simple, 'encoder': encoder, 'indices': [int(index) for index in generate().indices],
+        'greedy': timed(generate, args.repeats, args.clock),
+        **{f'beam {beams}': timed(lambda: generate(beams), args.repeats, args.clock)
            for beams in args.beams}}
+
+
+def _libraries(facts: dict[str, str]) -> str:
+    """Return what the simple model runs in: each library with its version, once."""
+    names = [fact.split(' (')[0] for fact in facts.values()]
+    import numpy
+    return ', '.join(dict.fromkeys([*names, f'NumPy {numpy.__version__}']))
 
 
 if __name__ == '__main__':

@@ -43,7 +43,7 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 def _cycles(plan: Plan, count: int) -> dict[str, float]:
     message = make_image(np.zeros((*FRAME, 3), np.uint8))
-    with NodeUnderTest({'model': 'simple', 'checkpoint': plan.checkpoint}) as node:
+    with NodeUnderTest({'model': 'simple', **plan.parameters}) as node:
         def cycle() -> None:
             node.start()
             if node.caption(message, every=0.1) is None:
@@ -64,7 +64,7 @@ def _cycles(plan: Plan, count: int) -> dict[str, float]:
 
 def _full_node(plan: Plan) -> NodeUnderTest:
     return NodeUnderTest({
-        'model': 'mobilenet', 'checkpoint': plan.checkpoint, 'fallback': 'none',
+        'model': 'mobilenet', **plan.parameters, 'fallback': 'none',
         'min_available_memory_mb': 0.0})
 
 

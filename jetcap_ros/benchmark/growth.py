@@ -55,7 +55,7 @@ def _measure_model(plan: Plan, model: str) -> dict[str, Any]:
 
 def _node(plan: Plan, model: str, count: int = 1) -> NodeUnderTest:
     return NodeUnderTest(
-        {'model': model, 'checkpoint': plan.checkpoint, 'min_available_memory_mb': 0.0},
+        {'model': model, **plan.parameters, 'min_available_memory_mb': 0.0},
         cameras=count)
 
 
@@ -72,6 +72,7 @@ def _decoding(
         plan: Plan, model: str, checkpoint: str, length: int, beams: int = 1) -> dict[str, float]:
     result = run_child([
         '-m', 'jetcap_ros.benchmark.decoding', model, checkpoint, '--length', str(length),
+        '--runtime', plan.runtime,
         '--beams', *([str(beams)] if beams > 1 else []),
         '--repeats', '5' if plan.quick else '30'], environment=worker_environment(0))
     timed = result['greedy' if beams == 1 else f'beam {beams}']

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from . import libraries
 from .camera import make_image
 from .node_under_test import NodeUnderTest, prepare_network, START_S
 from .plan import Plan
@@ -53,6 +54,8 @@ def measure(plan: Plan) -> dict[str, Any]:
     """Return the figures of both models, in ms, seconds and percent of a core."""
     return {
         'decoding': measure_decoding(plan),
+        'libraries': libraries.measure(
+            [sys.executable], plan.checkpoint, plan.rounds, 5 if plan.quick else 40),
         'startup': {model: measure_startup(plan, model) for model in ('mobilenet', 'simple')},
         'running': {model: measure_running(plan, model) for model in ('mobilenet', 'simple')}}
 
@@ -70,6 +73,7 @@ def measure_decoding(plan: Plan) -> dict[str, Any]:
         for name, arguments in runs.items():  # side by side, so that a busy moment hits all
             rounds[name].append(run_child([
                 '-m', 'jetcap_ros.benchmark.decoding', *arguments,
+                '--runtime', plan.runtime,
                 '--repeats', '5' if plan.quick else '40'],
                 environment=None if name == 'eager loop' else worker_environment(0)))
     indices = {name: results[0]['indices'] for name, results in rounds.items()}
@@ -87,7 +91,7 @@ def measure_startup(plan: Plan, model: str) -> dict[str, float]:
     message = make_image(np.zeros((*VGA, 3), np.uint8))
     for _ in range(plan.rounds):
         with NodeUnderTest({
-                'model': model, 'checkpoint': plan.checkpoint, 'fallback': 'none',
+                'model': model, **plan.parameters, 'fallback': 'none',
                 'min_available_memory_mb': 0.0}) as node:
             node.wait_for_start(START_S)
             started = time.perf_counter()
@@ -104,12 +108,12 @@ def measure_running(plan: Plan, model: str) -> dict[str, Any]:
     """Return latencies, rates and CPU time of an active node."""
     result: dict[str, Any] = {}
     engine = run_child([
-        '-m', 'jetcap_ros.benchmark.engine', model, plan.checkpoint, '--captions',
-        str(plan.captions), '--pause', str(PAUSE_S)])
+        '-m', 'jetcap_ros.benchmark.engine', model, plan.checkpoint, '--runtime', plan.runtime,
+        '--captions', str(plan.captions), '--pause', str(PAUSE_S)])
     result['worker_ms'] = percentiles(engine['worker_ms'])
     result['engine_ms'] = percentiles(engine['total_ms'])
     parameters = {
-        'model': model, 'checkpoint': plan.checkpoint, 'min_available_memory_mb': 0.0}
+        'model': model, **plan.parameters, 'min_available_memory_mb': 0.0}
     with NodeUnderTest(parameters) as node:
         node.start()
         result['vga_ms'] = percentiles(one_at_a_time(node, VGA, plan.captions))
@@ -209,6 +213,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     return [
         Table('20 words, MobileNetV3-Small, vocabulary of 4000 (ms, median)',
               ['model', 'encoder', 'greedy', 'a word', 'beam 3', "eager loop's words"], decoding),
+        *libraries.tables(result['libraries']),
         Table('Until ready (s, median)', ['model', 'configure', 'first caption'], startup),
         Table('A caption (ms)', ['model', 'what', 'p50', 'p95', 'p99'], running),
         Table('Load (sustained: 1280x720 at 30 Hz, median age of the captioned frames)',

@@ -57,9 +57,9 @@ def measure(plan: Plan) -> dict[str, Any]:
         'naive flow': run_child(['-m', 'jetcap_ros.benchmark.naive_flow', plan.small_plain]),
     }
     for model in ('mobilenet', 'simple'):
-        result[model] = measure_node(plan, {'model': model, 'checkpoint': plan.checkpoint})
+        result[model] = measure_node(plan, {'model': model, **plan.parameters})
         result[f'{model}, MobileNetV3-Small'] = measure_node(
-            plan, {'model': model, 'checkpoint': plan.small_packed})
+            plan, {'model': model, **plan.parameters, 'checkpoint': plan.small_packed})
     return result
 
 

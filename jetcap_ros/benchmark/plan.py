@@ -30,8 +30,14 @@ class Plan:
     small_packed_float: str  # the same, float32
     folder: Path  # for what a measurement writes
     quick: bool = False
+    runtime: str = 'auto'  # of the simple model
     seconds: float = 20.0  # of a measurement that runs for a time
     sustained_s: float = 60.0  # of the camera at 30 Hz
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Return the node's parameters."""
+        return {'checkpoint': self.checkpoint, 'runtime': self.runtime}
 
     @property
     def rounds(self) -> int:
@@ -44,7 +50,8 @@ class Plan:
         return 12 if self.quick else 100
 
 
-def make_plan(folder: Path, checkpoint: str, quick: bool, minutes: float) -> Plan:
+def make_plan(
+        folder: Path, checkpoint: str, runtime: str, quick: bool, minutes: float) -> Plan:
     """Write the checkpoints that are needed and return the plan."""
     paths = {}
     for quantize in ('int8', 'none'):
@@ -52,4 +59,4 @@ def make_plan(folder: Path, checkpoint: str, quick: bool, minutes: float) -> Pla
             '-m', 'jetcap_ros.benchmark.checkpoints', str(folder), f'{{"quantize": "{quantize}"}}'])
     return Plan(
         checkpoint, paths['int8']['plain'], paths['int8']['packed'], paths['none']['packed'],
-        folder, quick, 3.0 if quick else 20.0, 6.0 if quick else minutes * 60)
+        folder, quick, runtime, 3.0 if quick else 20.0, 6.0 if quick else minutes * 60)

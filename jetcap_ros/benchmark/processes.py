@@ -36,14 +36,14 @@ class ChildFailed(RuntimeError):
 
 def run_child(
         arguments: list[str], timeout: float = 600,
-        environment: dict[str, str] | None = None) -> dict[str, Any]:
+        environment: dict[str, str] | None = None, python: str = sys.executable) -> Any:
     """
     Run `python ARGUMENTS` in a process group of its own and return the JSON of its last line.
 
     :raises ChildFailed: if it fails or takes too long; nothing of it is left running.
     """
     child = subprocess.Popen(
-        [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [python, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True, env=environment)
     try:
         out, errors = child.communicate(timeout=timeout)
@@ -53,8 +53,7 @@ def run_child(
         end_group(child)
     if child.returncode:
         raise ChildFailed(f'{arguments} ended with {child.returncode}: {errors[-2000:]}')
-    result: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
-    return result
+    return json.loads(out.strip().splitlines()[-1])
 
 
 def end_group(child: subprocess.Popen[Any]) -> None:

@@ -66,7 +66,8 @@ def machine() -> dict[str, str]:
     facts = {
         'processor': _processor(), 'cores': str(len(os.sched_getaffinity(0))),
         'system': platform.platform(), 'Python': platform.python_version()}
-    for name in ('torch', 'numpy', 'opencv-python-headless', 'opencv-python'):
+    for name in (
+            'torch', 'numpy', 'opencv-python-headless', 'opencv-python', 'onnxruntime'):
         try:
             facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

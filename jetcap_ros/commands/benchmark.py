@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--checkpoint', metavar='FILE', default='',
         help='a packed file for the node (default: the one that is shipped)')
     parser.add_argument(
+        '--runtime', choices=('auto', 'opencv', 'onnxruntime'), default='auto',
+        help='what the simple model runs in (default: %(default)s); time compares all')
+    parser.add_argument(
         '--quick', action='store_true', help='few repetitions: to try it, not to quote it')
     parser.add_argument(
         '--minutes', type=float, default=1.0,
@@ -97,7 +100,8 @@ def _measure(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
     from jetcap_ros.benchmark.plan import make_plan
     from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
     from tqdm import tqdm
-    plan = make_plan(folder, checkpoint or SHIPPED_CHECKPOINT, args.quick, args.minutes)
+    plan = make_plan(
+        folder, checkpoint or SHIPPED_CHECKPOINT, args.runtime, args.quick, args.minutes)
     measurements = {
         'memory': memory, 'time': latency, 'growth': growth, 'endurance': endurance, 'day': day}
     result = {'machine': report.machine(), 'quick': args.quick}
