@@ -64,7 +64,7 @@ def measure(
     return [
         {'python': python, 'runtime': runtime, 'libraries': results[0]['libraries'],
          'same_words': results[0]['text'] == first['text'],
-         'worker_mb': min(result['rss_mb'] for result in results),
+         'process_mb': min(result['rss_mb'] for result in results),
          **{step: min(result[step]['p50'] for result in results) for step in STEPS}}
         for (python, runtime), results in runs.items()]
 
@@ -73,11 +73,11 @@ def tables(runs: list[dict[str, Any]]) -> list[Table]:
     """Return the figures as a table, whose first row is what the others are compared with."""
     rows = [
         [run['libraries'], run['encoder'], run['image'], run['caption'],
-         run['caption'] / runs[0]['caption'], run['worker_mb'],
+         run['caption'] / runs[0]['caption'], run['process_mb'],
          'yes' if run['same_words'] else 'no'] for run in runs]
     return [Table(
         'The simple model, by libraries (ms)',
-        ['libraries', 'encoder', 'once an image', 'caption', 'against the first', 'worker (MB)',
+        ['libraries', 'encoder', 'once an image', 'caption', 'against the first', 'process (MB)',
          'same words'], rows)]
 
 
