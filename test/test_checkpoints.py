@@ -23,11 +23,10 @@ import struct
 import subprocess
 import sys
 
-from jetcap_ros.models.checkpoint import read_checkpoint, sha256
+from jetcap_ros.models.checkpoint import is_quantized, read_checkpoint, sha256
 from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.packed import pack
 from jetcap_ros.models.safetensors_file import write_safetensors
-from jetcap_ros.models.weight import is_quantized
 from jetcap_ros.models.weight_reader import WeightReader
 from model_files import checkpoint, features
 import numpy as np

@@ -154,7 +154,7 @@ def test_what_cannot_be_loaded_is_refused(arguments, words):
 def test_the_table_loads_no_model():
     code = (
         'import sys; from jetcap_ros.cli import main; main(["plan"]); '
-        'print(sorted({"torch", "cv2", "rclpy"} & set(sys.modules)))')
+        'print(sorted({"torch", "cv2", "rclpy", "numpy"} & set(sys.modules)))')
     out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout
     assert out.endswith('[]\n') and 'verdict: ' in out and 'warm_up' in out
 

@@ -21,9 +21,10 @@ from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.lazy_loader import LazyModel
 from jetcap_ros.engine.settings import CaptionerSettings, SHIPPED_CHECKPOINT
 from jetcap_ros.models.checkpoint import read_checkpoint
-from jetcap_ros.models.runtimes import opencv, Runtime
+from jetcap_ros.models.runtimes import opencv
 from jetcap_ros.models.runtimes.blas import numpy_product
 from jetcap_ros.models.runtimes.fastest import Fastest
+from jetcap_ros.models.runtimes.runtime import Runtime
 from jetcap_ros.models.weight import quantize_rows, Weight
 from jetcap_ros.models.weight_reader import WeightReader
 import numpy as np

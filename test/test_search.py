@@ -17,8 +17,8 @@
 import itertools
 
 from hypothesis import given, settings, strategies as st
-from jetcap_ros.models.search import (
-    beam_search, greedy_search, log_softmax, MAX_BEAM_SIZE, MAX_LENGTH)
+from jetcap_ros.models.search import beam_search, greedy_search, log_softmax
+from jetcap_ros.models.search_options import MAX_BEAM_SIZE, MAX_LENGTH
 import numpy as np
 import pytest
 

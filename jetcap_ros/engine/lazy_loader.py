@@ -33,8 +33,8 @@ from ..memory.memory_utils import MB, pre_cleanup, process_memory, safe_import_w
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from ..models.mobilenet import MobileNetCaptioningModel
-    from ..models.runtimes import Runtime
     from ..models.runtimes.fastest import Fastest
+    from ..models.runtimes.runtime import Runtime
     from ..models.server.model import ServerCaptioningModel
     from ..models.simple import SimpleCaptioningModel
 

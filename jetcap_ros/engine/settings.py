@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.runtimes import RUNTIMES
-from ..models.search import MAX_BEAM_SIZE, MAX_LENGTH
+from ..models.search_options import MAX_BEAM_SIZE, MAX_LENGTH
 
 __all__ = [
     'CaptionerSettings', 'DEFAULT_PROMPT', 'DEVICES', 'FALLBACKS', 'MAX_BEAM_SIZE', 'MAX_LENGTH',

@@ -21,7 +21,7 @@ those of the encoder with batch normalization folded in, those of the decoder as
 This needs no framework; reading the weights of a `.pth` (`WeightReader`) needs torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import hashlib
 import json
@@ -29,20 +29,18 @@ import math
 import os
 from typing import Any
 
-import numpy as np
-
 from .architectures import Block, describe_encoder, parameter_shapes, recognize_encoder
 from .errors import CheckpointError, MAX_PARAMETERS, reading
 from .pth import read_pth_metadata
 from .safetensors_file import SafetensorsFile
-from .search import check_options
+from .search_options import check_options
 from .vocabulary import Vocabulary
-from .weight import is_quantized
 
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
 WORD_PARAMETERS = (
     'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias')
+FEW_VALUES = 64
 DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
 
 
@@ -88,6 +86,16 @@ class Checkpoint:
             **{f'encoder.{name}': shape for name, shape in shapes.items()},
             **{f'decoder.{name}': shape for name, shape in self.shapes.items()},
             **{f'words.{name}': shape for name, shape in self.words.items()}}
+
+
+def is_quantized(shape: Sequence[int]) -> bool:
+    """
+    Say whether int8 mode quantizes a parameter of this shape.
+
+    Convolutions with few values a channel, the depthwise ones above all, stay float32: they are a
+    hundredth of the weights, and lose most by it.
+    """
+    return len(shape) == 2 or len(shape) == 4 and math.prod(shape[1:]) >= FEW_VALUES
 
 
 def sha256(path: str) -> str:
@@ -184,12 +192,12 @@ def _from_packed(path: str) -> Checkpoint:
         path, True, metadata['encoder'], blocks, vocabulary, decoder, quantize,
         _calibration(json.loads(metadata.get('score_calibration', '{}'))),
         _search(json.loads(metadata.get('search', '{}'))), words))
-    expected: dict[str, tuple[type, tuple[int, ...]]] = {}
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, shape in checkpoint.parameter_shapes().items():
-        expected[name] = np.float32, shape
+        expected[name] = 'float32', shape
         if quantize == 'int8' and is_quantized(shape):
-            expected[name] = np.int8, shape
-            expected[name + '.scale'] = np.float32, shape[:1]
+            expected[name] = 'int8', shape
+            expected[name + '.scale'] = 'float32', shape[:1]
     for name in sorted({*expected, *tensors}):
         if expected.get(name) != tensors.get(name):
             raise CheckpointError(
@@ -198,8 +206,8 @@ def _from_packed(path: str) -> Checkpoint:
     return checkpoint
 
 
-def _described(tensor: tuple[type, tuple[int, ...]] | None) -> str:
-    return f'{np.dtype(tensor[0])} of shape {tensor[1]}' if tensor else 'missing'
+def _described(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+    return f'{tensor[0]} of shape {tensor[1]}' if tensor else 'missing'
 
 
 def _calibration(values: Any) -> dict[str, float]:

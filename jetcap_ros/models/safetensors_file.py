@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-Read and write the safetensors format with NumPy, mapped from the file.
+Read and write the safetensors format, mapped from the file; only for weights is NumPy imported.
 
 The library of that name is in no ROS distribution's package index, and the format is small: eight
 bytes with the length of a JSON header, the header, the tensors. What a header claims is checked
@@ -26,11 +26,13 @@ import math
 import mmap
 import os
 import struct
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-DTYPES = {'F32': np.float32, 'I8': np.int8}
+DTYPES = {'F32': 'float32', 'I8': 'int8'}  # by their names there: NumPy's
+ITEM_SIZES = {'float32': 4, 'int8': 1}  # bytes
 MAX_HEADER = 4 << 20  # bytes; 200,000 words take about 3 MB
 MAX_DIMENSIONS = 8
 
@@ -65,7 +67,7 @@ class SafetensorsFile:
             raise SafetensorsError('its header is not a JSON object')
         self.metadata: dict[str, str] = self._texts(header.pop('__metadata__', {}))
         self._start = 8 + length
-        self._tensors: dict[str, tuple[type, tuple[int, ...], int]] = {}
+        self._tensors: dict[str, tuple[str, tuple[int, ...], int]] = {}
         end = 0
         try:
             entries = sorted(header.items(), key=lambda item: item[1]['data_offsets'])
@@ -94,34 +96,36 @@ class SafetensorsFile:
                 type(number) is int and 0 <= number < 1 << 48 for number in numbers):
             raise SafetensorsError(f'{name} has no proper shape or place')
         dtype = DTYPES[entry['dtype']]
-        if first != end or last - first != math.prod(shape) * np.dtype(dtype).itemsize:
+        if first != end or last - first != math.prod(shape) * ITEM_SIZES[dtype]:
             raise SafetensorsError(f'{name} of shape {shape} is not at {first} to {last}')
         self._tensors[name] = dtype, tuple(shape), first
         return int(last)
 
     @property
-    def tensors(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+    def tensors(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the type and the shape of each tensor, by name."""
         return {name: (dtype, shape) for name, (dtype, shape, _) in self._tensors.items()}
 
-    def tensor(self, name: str) -> np.ndarray:
+    def tensor(self, name: str) -> 'np.ndarray':
         """Return a tensor; a copy, since the file may be cut or written over later."""
+        import numpy as np
         dtype, shape, first = self._tensors[name]
         first += self._start
         # To touch a page beyond the end of a file that has shrunk ends the process.
-        if self._map.size() < first + math.prod(shape) * np.dtype(dtype).itemsize:
+        if self._map.size() < first + math.prod(shape) * ITEM_SIZES[dtype]:
             raise SafetensorsError(f'{name} is gone: the file was cut while it was read')
         return np.frombuffer(self._map, dtype, math.prod(shape), first).reshape(shape).copy()
 
 
 def write_safetensors(
-        path: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+        path: str, tensors: Mapping[str, 'np.ndarray'], metadata: Mapping[str, str]) -> None:
     """
     Write a file, all at once: a reader never sees half of it.
 
     :raises SafetensorsError: if its header would be longer than is read.
     """
-    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+    import numpy as np
+    names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, dict[str, Any]] = {'__metadata__': {**metadata}}
     offset = 0
     # The larger items first, so that each begins at a multiple of its size.
@@ -129,7 +133,7 @@ def write_safetensors(
     for name in ordered:
         values = tensors[name]
         header[name] = {
-            'dtype': names[values.dtype], 'shape': values.shape,
+            'dtype': names[values.dtype.name], 'shape': values.shape,
             'data_offsets': [offset, offset + values.nbytes]}
         offset += values.nbytes
     text = json.dumps(header, separators=(',', ':')).encode()

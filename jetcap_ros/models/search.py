@@ -21,11 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-# The state of the search is small; what a caller asks for is bounded all the same.
-MAX_BEAM_SIZE = 20
-MAX_LENGTH = 100
-MAX_LENGTH_PENALTY = 10
-MAX_WORD_GAIN = 10
+from .search_options import check_bounds, check_options
 
 
 class SearchDecoder(Protocol):
@@ -72,7 +68,7 @@ def greedy_search(
         decoder: SearchDecoder, cells: Any, start: int, end: int,
         max_length: int = 20) -> Hypothesis:
     """Take the most probable word each time, until <end> or `max_length` words."""
-    _check(1, max_length)
+    check_bounds(1, max_length)
     state = decoder.start(cells)
     word, indices, attention, total = start, [], [], 0.0
     for _ in range(max_length):
@@ -114,7 +110,7 @@ def beam_search(
     :param gains: (V,) what is added to the logits of the words that a caption does not hold yet.
     :raises ValueError: for an absurd beam size or length.
     """
-    _check(beam_size, max_length)
+    check_bounds(beam_size, max_length)
     check_options(length_penalty, block_ngram)
     state = decoder.start(cells)
     words = np.array([start])
@@ -181,25 +177,6 @@ def _best(scores: np.ndarray, count: int) -> list[tuple[int, int]]:
     found = np.argpartition(flat, -count)[-count:]
     found = found[np.argsort(-flat[found], kind='stable')]
     return [divmod(index, scores.shape[1]) for index in found.tolist()]
-
-
-def _check(beam_size: int, max_length: int) -> None:
-    if not 1 <= beam_size <= MAX_BEAM_SIZE:
-        raise ValueError(f'beam_size is {beam_size}, expected 1 to {MAX_BEAM_SIZE}')
-    if not 1 <= max_length <= MAX_LENGTH:
-        raise ValueError(f'max_length is {max_length}, expected 1 to {MAX_LENGTH}')
-
-
-def check_options(length_penalty: float, block_ngram: float, word_gain: float = 0) -> None:
-    """Raise ValueError for options that `beam_search` cannot keep to."""
-    # Below 0, short captions would win over the search's bound on how good a longer one can get.
-    if not 0 <= length_penalty <= MAX_LENGTH_PENALTY:
-        raise ValueError(
-            f'length_penalty is {length_penalty}, expected 0 to {MAX_LENGTH_PENALTY}')
-    if not (0 <= block_ngram <= MAX_LENGTH and block_ngram == int(block_ngram)):
-        raise ValueError(f'block_ngram is {block_ngram}, expected 0 to {MAX_LENGTH}')
-    if not 0 <= word_gain <= MAX_WORD_GAIN:
-        raise ValueError(f'word_gain is {word_gain}, expected 0 to {MAX_WORD_GAIN}')
 
 
 def _check_finite(total: float) -> None:

@@ -19,13 +19,9 @@ The weights of a checkpoint are quantized with NumPy, one tensor at a time; torc
 run them on its int8 kernels.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-import math
 
 import numpy as np
-
-FEW_VALUES = 64
 
 
 @dataclass
@@ -59,16 +55,6 @@ def concatenate(weights: list[Weight]) -> Weight:
     return Weight(
         np.concatenate([weight.values for weight in weights]),
         np.concatenate(scales) if scales else None)
-
-
-def is_quantized(shape: Sequence[int]) -> bool:
-    """
-    Say whether int8 mode quantizes a parameter of this shape.
-
-    Convolutions with few values a channel, the depthwise ones above all, stay float32: they are a
-    hundredth of the weights, and lose most by it.
-    """
-    return len(shape) == 2 or len(shape) == 4 and math.prod(shape[1:]) >= FEW_VALUES
 
 
 def quantize_rows(values: np.ndarray) -> Weight:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from .architectures import norm_epsilon, parameter_shapes, SqueezeExcitation
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, is_quantized
 from .errors import CheckpointError, reading
 from .pth import map_pth
 from .safetensors_file import SafetensorsFile
-from .weight import is_quantized, quantize_rows, Weight
+from .weight import quantize_rows, Weight
 
 
 class WeightReader:

@@ -18,27 +18,5 @@ The libraries that can run the simple model, each for what it is good at.
 Importing this package imports none of them.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
-
-from ..architectures import Block
-from ..decoder import MakeProduct
-from ..onnx_graph import Read
-
 # What the simple model can be told to run in: 'auto' is the fastest of what is installed.
 RUNTIMES = ('auto', 'opencv', 'onnxruntime')
-
-# From an image (1, 3, size, size) to features (1, C, h, w), both float32.
-Encoder = Callable[[np.ndarray], np.ndarray]
-MakeEncoder = Callable[[list[Block], Read, int], Encoder]
-
-
-class Runtime(NamedTuple):
-    """A library, and its ways to do what the simple model consists of, as far as it has any."""
-
-    name: str  # with its version
-    encoder: MakeEncoder | None = None
-    product: MakeProduct | None = None  # for each word, of few rows: arranged to be fast
-    image_product: MakeProduct | None = None  # once an image: the weight stays as it is stored

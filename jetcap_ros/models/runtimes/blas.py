@@ -16,7 +16,7 @@
 
 import numpy as np
 
-from . import Runtime
+from .runtime import Runtime
 from ..decoder import Product
 from ..weight import Weight
 

@@ -20,7 +20,7 @@ import time
 
 import numpy as np
 
-from . import Encoder, Runtime
+from .runtime import Encoder, Runtime
 from ..architectures import Block
 from ..decoder import MakeProduct, Product
 from ..onnx_graph import Read

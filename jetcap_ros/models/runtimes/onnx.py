@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import onnxruntime
 
-from . import Encoder, Runtime
+from .runtime import Encoder, Runtime
 from ..architectures import Block
 from ..decoder import Product
 from ..int8_input import joined, LEVELS, two_parts

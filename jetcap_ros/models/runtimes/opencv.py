@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
-from . import Encoder, Runtime
+from .runtime import Encoder, Runtime
 from ..architectures import Block
 from ..decoder import Product
 from ..onnx_graph import convolution_graph, encoder_graph, linear_graph, product_graph, Read
