@@ -100,3 +100,15 @@ def test_pressure_must_last(recovery, clock):
     clock.now += PRESSURE_SECONDS
     assert 'waited for memory' in recovery.shortage(1000, 150, PRESSURE_LIMIT)
     assert recovery.shortage(1000, 150, PRESSURE_LIMIT) == ''
+
+
+def test_it_rests_only_after_work_has_ended(recovery, clock):
+    with recovery.work():
+        clock.now += 10  # a wake that takes longer than the rest
+        assert not recovery.rests(2)
+        with recovery.work():
+            clock.now += 10
+        assert not recovery.rests(2)
+    assert not recovery.rests(2)
+    clock.now += 2
+    assert recovery.rests(2) and not recovery.rests(0)

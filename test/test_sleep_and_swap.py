@@ -41,17 +41,21 @@ def open_files():
 
 
 def test_a_captioner_without_work_sleeps_and_wakes(photograph):
-    with Captioner(CaptionerSettings(model='simple', sleep_after_s=0.01, **EASY)) as captioner:
+    said = []
+    with Captioner(
+            CaptionerSettings(model='simple', sleep_after_s=0.01, **EASY),
+            log=lambda severity, line: said.append(line)) as captioner:
         captioner.configure()
         text = captioner.caption(photograph).text
         before = None
-        for _ in range(5):
-            wait_for(lambda: captioner.asleep_for is not None)
+        for count in range(1, 6):
+            wait_for(lambda: sum('asleep' in line for line in said) == count)
+            assert captioner.asleep_for is not None
             assert captioner.worker_pid is None and not psutil.Process().children()
             before = before or open_files()
             assert captioner.caption(photograph).text == text
             assert captioner.reason == '' and captioner.restarts == 0
-        wait_for(lambda: captioner.asleep_for is not None)
+        wait_for(lambda: sum('asleep' in line for line in said) == 6)
         assert open_files() == before
 
 
@@ -139,6 +143,8 @@ def test_a_node_sleeps_wakes_and_swaps_while_it_is_active(photograph):
         assert not refused.successful and 'No such file' in refused.reason
         assert node.next_caption(camera, message)['caption'] == first['caption']
         worker, = node.workers()
+        own = node.set_parameter('start_type_description_service', True)  # rclpy's, as it is
+        assert own.successful or 'not declared' in own.reason
         request = SetParameters.Request(parameters=[
             Parameter(name, value=value).to_parameter_msg() for name, value in (
                 ('checkpoint', SHIPPED_CHECKPOINT), ('num_threads', 1), ('quantize', 'none'))])

@@ -146,15 +146,16 @@ class Captioner:
         :raises CaptionerError: if no model is left to do it.
         :raises ValueError: if the image is not of that form.
         """
-        for _ in range(4):
-            worker = self._keeper.ready()
-            try:
-                return worker.caption(image, self.settings)
-            except WorkerError as error:
-                self._keeper.replace(worker, str(error))
-            except RequestError as error:
-                raise CaptionerError(f'the {worker.name} model: {error}') from error
-        raise CaptionerError(self.reason)
+        with self._keeper.work():
+            for _ in range(4):
+                worker = self._keeper.ready()
+                try:
+                    return worker.caption(image, self.settings)
+                except WorkerError as error:
+                    self._keeper.replace(worker, str(error))
+                except RequestError as error:
+                    raise CaptionerError(f'the {worker.name} model: {error}') from error
+            raise CaptionerError(self.reason)
 
     def ask(self, image: np.ndarray) -> Caption:
         """

@@ -31,7 +31,8 @@ from .settings import CaptionerSettings
 from .stages import Stage
 from .worker_process import WorkerError, WorkerProcess
 from .workers import Workers
-from ..memory.memory_utils import available_memory_mb, memory_pressure
+from ..memory.file_pages import release_file_pages
+from ..memory.memory_utils import available_memory_mb, memory_pressure, pre_cleanup
 
 SUPERVISE_EVERY_S = 0.2
 Failure = (MemoryError, WorkerError)
@@ -60,6 +61,7 @@ class Keeper:
         self._log_to = log
         self._workers = Workers(on_stage, self._log)
         self._recovery = Recovery()
+        self.work = self._recovery.work  # in its context there is no falling asleep
         self._change = threading.RLock()  # held while one worker replaces another
         self._changes: dict[str, Any] = {}  # of settings, to be swapped to
         self._wakes = False  # the model asked for is to be loaded after a sleep
@@ -74,8 +76,8 @@ class Keeper:
 
         :raises CaptionerError: with stage and numbers if neither can be.
         """
-        self._load()
-        self._recovery.used()
+        with self.work():
+            self._load()
         self._supervisor.start()
 
     def ready(self) -> WorkerProcess:
@@ -84,7 +86,6 @@ class Keeper:
 
         :raises CaptionerError: if there is none.
         """
-        self._recovery.used()
         if self._closing.is_set():
             raise CaptionerError('the captioner was closed')
         worker = self.worker
@@ -162,7 +163,7 @@ class Keeper:
             except Failure as error:
                 if self._closing.is_set():
                     return
-                self.reason += f'; {_title(model)}: {error}'
+                self.reason = '; '.join(filter(None, (self.reason, f'{_title(model)}: {error}')))
                 self._log('error', self.reason)
 
     def _supervise(self) -> None:
@@ -181,7 +182,7 @@ class Keeper:
             why = str(worker.failure() or '') or self._shortage(worker)
             if why:
                 self.replace(worker, why)
-            elif not worker.busy and self._recovery.rests(self.settings.sleep_after_s):
+            elif self._recovery.rests(self.settings.sleep_after_s):
                 self._sleep(worker)
         if self._changes:
             self._swap()
@@ -206,7 +207,7 @@ class Keeper:
         if settings.model == 'simple' or (settings.recover or self._wakes) and not pressed:
             self._wakes = False
             try:
-                self._take_over(self._load_beside(settings), 'captions again')
+                self._take_over(self._load_wanted(settings), 'captions again')
                 self._recovery.regained()
                 return
             except Failure as error:
@@ -222,7 +223,8 @@ class Keeper:
         else:
             self._recovery.lost()
 
-    def _load_beside(self, settings: CaptionerSettings) -> WorkerProcess:
+    def _load_wanted(self, settings: CaptionerSettings) -> WorkerProcess:
+        """Return a worker of the model that settings ask for; meanwhile `loading` names it."""
         self.loading = settings.model
         try:
             return self._workers.start(settings.model, settings)
@@ -246,9 +248,12 @@ class Keeper:
         with self._change:
             if self.worker is not worker:
                 return
-            self.worker = None
-            self._workers.end(worker)
+            self._workers.end(worker)  # who asks it for a caption just now will ask again
+            self._recovery.forget()
             self.asleep_since = time.monotonic()
+            self.worker = None
+        pre_cleanup()  # here, too
+        release_file_pages(apart_s=0.1)
         self._log('info', f'asleep: the {worker.name} model had nothing to do for '
                   f'{self.settings.sleep_after_s:.0f} s, its memory was given back')
 
@@ -258,13 +263,15 @@ class Keeper:
         self.asleep_since = None
         self.reason = ''
         if settings.model != 'simple' and 'simple' in settings.stand_ins(settings.model):
+            self.loading = 'simple'
+            self._start_stand_in('simple')
+            self.loading = ''
             self._wakes = True
             self._recovery.hurry()
             self._stir.set()
-            self._start_stand_in('simple')
             return
         try:
-            self.worker = self._workers.start(settings.model, settings)
+            self.worker = self._load_wanted(settings)
         except Failure as error:
             self.reason = f'{_title(settings.model)}: {error}'
             self._log('error', self.reason)
@@ -283,7 +290,7 @@ class Keeper:
         if self.asleep_since is None:
             try:
                 try:
-                    worker = self._load_beside(wanted)
+                    worker = self._load_wanted(wanted)
                 except Failure as error:
                     if self.worker is None or not _lacks_memory(error):
                         raise
@@ -303,18 +310,22 @@ class Keeper:
     def _load_in_place(self, wanted: CaptionerSettings) -> WorkerProcess:
         """Load with other settings where there is no room for two; return to the old if not."""
         with self._change:  # who asks for a caption waits
+            self.loading = wanted.model
             old, self.worker = self.worker, None
             if old is not None:
                 self._workers.end(old)
             try:
-                return self._load_beside(wanted)
+                return self._load_wanted(wanted)
             except Failure:
+                self.loading = self.settings.model
                 try:
                     self._load()
                 except CaptionerError as error:
                     self._log('error', str(error))
                     self._recovery.lost()
                 raise
+            finally:
+                self.loading = ''
 
 
 def _lacks_memory(error: Exception) -> bool:

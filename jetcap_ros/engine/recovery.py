@@ -15,11 +15,13 @@
 """
 When the model asked for gives way to its stand-in, is tried again, or rests.
 
-No process and no thread in here: what happens is told, and time is read from a clock that a test
-can turn.
+No process and no thread is begun in here: what happens is told, and time is read from a clock
+that a test can turn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import threading
 import time
 
 # Percent of the time in which everything waited for memory, for how long: then give it back.
@@ -39,19 +41,33 @@ class Recovery:
         self._delay_s = FIRST_RETRY_S
         self._due_at = float('inf')
         self._pressed_since: float | None = None
-        self._used_at = clock()
+        self._worked_at = clock()
+        self._at_work = 0
+        self._counting = threading.Lock()
 
-    def used(self) -> None:
-        """Note that a caption is asked for."""
-        self._used_at = self._clock()
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """Do not rest until this has ended, however long it takes."""
+        with self._counting:
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._at_work -= 1
+                self._worked_at = self._clock()
 
     def rests(self, after_s: float) -> bool:
-        """Say whether none was asked for so long; after 0 s never."""
-        return 0 < after_s <= self._clock() - self._used_at
+        """Say whether there was no work for so long; after 0 s never."""
+        return 0 < after_s <= self._clock() - self._worked_at and not self._at_work
 
     def hurry(self) -> None:
         """Try the model asked for at once."""
         self._due_at = self._clock()
+
+    def forget(self) -> None:
+        """Try nothing until something is noted again."""
+        self._due_at = float('inf')
 
     def lost(self) -> None:
         """Note that the model asked for does not caption: try it after a delay that grows."""

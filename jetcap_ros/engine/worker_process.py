@@ -189,11 +189,6 @@ class WorkerProcess:
                 self._end_process()
                 raise WorkerError('protocol', f'a caption without sense ({error})') from error
 
-    @property
-    def busy(self) -> bool:
-        """Say whether it is at work."""
-        return self._request.locked()
-
     def failure(self) -> WorkerError | None:
         """Return why the worker can no longer be used, None if it is well; never blocks."""
         if self._process.poll() is not None:

@@ -16,12 +16,13 @@
 
 import ctypes
 import re
+import time
 
 MADV_DONTNEED = 4
 REGION = re.compile(r'([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)')
 
 
-def release_file_pages() -> None:
+def release_file_pages(apart_s: float = 0.0) -> None:
     """
     Give up the pages of shared libraries that this process has not changed.
 
@@ -30,12 +31,18 @@ def release_file_pages() -> None:
     the kernel, under pressure, spares the code that a process has mapped longer than other pages.
     Without smaps (CONFIG_PROC_PAGE_MONITOR) nothing is given up.
 
-    Not for use while another thread loads or unloads libraries: between the look at a region and
-    what is done with it, it must stay what it is.
+    Between the look at a region and what is done with it, it must stay what it is. Where another
+    thread may load a library just now, look twice, at what is the same both times.
+
+    :param apart_s: between two looks; 0: one will do, since no other thread loads any.
     """
     madvise = ctypes.CDLL(None).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    for start, end in _clean_regions():
+    regions = _clean_regions()
+    if apart_s:
+        time.sleep(apart_s)
+        regions = sorted({*regions} & {*_clean_regions()})
+    for start, end in regions:
         madvise(start, end - start, MADV_DONTNEED)  # refused where pages are locked: they stay
 
 
