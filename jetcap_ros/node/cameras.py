@@ -41,6 +41,8 @@ except ImportError:  # Humble
 JUMP_BACK_S = 1.0
 # A camera that has sent nothing for so long counts as silent.
 SILENT_S = 5.0
+# What is captioned only when asked is looked at so often.
+GLANCE_EVERY_S = 2.0
 # What nobody wants is unsubscribed after so long.
 UNWANTED_S = 5.0
 
@@ -157,6 +159,13 @@ class Camera:
         self.next_due = next_due
         self._gate.is_open = next_due <= self.last_served
 
+    def glance(self) -> None:
+        """Where frames are captioned when asked only, take one now and then, to know they come."""
+        now = time.monotonic()
+        if self._waiting is not None and self.next_due <= now:
+            self._waiting = None
+            self.serve(now + GLANCE_EVERY_S)
+
     def await_frame(self) -> None:
         """Have a frame taken if one is due."""
         if self.next_due <= time.monotonic():
@@ -169,10 +178,14 @@ class Camera:
             if executor is not None:
                 executor.wake()
 
-    def attend(self, lazy: bool) -> None:
-        """Look who listens: if it is lazy and nobody does, receive nothing in the end."""
+    def attend(self, lazy: bool, rests: bool) -> None:
+        """
+        Look who listens: if it is lazy and nobody does, receive nothing in the end.
+
+        :param rests: nor if somebody does, since only a call would have a frame captioned.
+        """
         self.heard = not lazy or self.outputs.heard()
-        if self.heard:
+        if self.heard and not rests:
             self._wanted_at = time.monotonic()
         self._attend()
 
@@ -184,9 +197,12 @@ class Camera:
             elif not wanted:
                 self._unsubscribe()
 
-    def _subscribe(self) -> None:
+    def _forget_frames(self) -> None:
         with self._lock:
             self._waiting = self._newest = self._last_stamp = None
+
+    def _subscribe(self) -> None:
+        self._forget_frames()
         self.last_arrival = self.last_times = self.too_old = None
         self.subscribed_at = time.monotonic()
         reliable = self._node.get_parameter('image_reliability').value == 'reliable'
@@ -203,6 +219,7 @@ class Camera:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             self._node.destroy_subscription(subscription)
+            self._forget_frames()
 
     def destroy(self) -> None:
         """Take subscription and publishers away."""

@@ -127,10 +127,12 @@ class CaptionLoop:
         while self.active:
             self._attend()
             with self._wake:
-                continuous = self._node.get_parameter('mode').value == 'continuous'
+                continuous = self._continuous()
                 camera = self._next_camera() if continuous else None
                 if camera is None:
                     for other in self._cameras:
+                        if not continuous:
+                            other.glance()
                         other.await_frame()
                     # Whoever is due next without a frame will be announced by its frame.
                     now = time.monotonic()
@@ -144,6 +146,9 @@ class CaptionLoop:
                 self._node.get_logger().error(
                     f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
 
+    def _continuous(self) -> bool:
+        return bool(self._node.get_parameter('mode').value == 'continuous')
+
     def _attend(self) -> None:
         """Look, now and then, who listens to which camera."""
         now = time.monotonic()
@@ -151,9 +156,10 @@ class CaptionLoop:
             return
         self._attend_at = now + ATTEND_EVERY_S
         lazy = self._node.get_parameter('lazy').value
+        rests = lazy and not self._continuous() and self._captioner.asleep_for is not None
         for camera in self._cameras:
             try:
-                camera.attend(lazy)
+                camera.attend(lazy, rests)
             except Exception:
                 self._node.get_logger().error(
                     f'{camera.topic}: {traceback.format_exc()}', throttle_duration_sec=5.0)
