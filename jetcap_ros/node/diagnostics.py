@@ -55,29 +55,41 @@ def _judge(node: CaptionerBase) -> tuple[bytes, str]:
         return DiagnosticStatus.ERROR, node.failure
     if node.state_label != 'active':
         return DiagnosticStatus.STALE, f'{node.state_label}: captions nothing'
-    asleep_for = captioner.asleep_for if captioner is not None else None
-    if captioner is None or not captioner.model_in_use and asleep_for is None:
-        return DiagnosticStatus.ERROR, f'no model: {captioner.reason if captioner else ""}'
-    troubled = any(camera.error or camera.qos_problem for camera in node.cameras)
-    if asleep_for is not None and not troubled and not captioner.swap_failure:
+    if captioner is None:
+        return DiagnosticStatus.ERROR, 'no model'
+    asleep_for = captioner.asleep_for
+    if not captioner.model_in_use and asleep_for is None:
+        if captioner.loading and not captioner.reason:
+            return DiagnosticStatus.OK, f'captions wait: the {captioner.loading} model is loaded'
+        return DiagnosticStatus.ERROR, f'no model: {captioner.reason}'
+    trouble = _trouble(node, captioner, asleep_for is not None)
+    if trouble:
+        return max(level for level, _ in trouble), '. '.join(message for _, message in trouble)
+    if asleep_for is not None:
         without = asleep_for + captioner.settings.sleep_after_s
         return DiagnosticStatus.OK, f'asleep, {without:.0f} s without work'
-    worst = max(
-        (judge_camera(node, camera) for camera in node.cameras), key=lambda verdict: verdict[0])
-    if worst[0] == DiagnosticStatus.ERROR:
-        return worst
-    degraded = _degraded(captioner)
-    if degraded:
-        return DiagnosticStatus.WARN, degraded
-    if worst[0] == DiagnosticStatus.WARN:
-        return worst
     if captioner.loading:
         return (
             DiagnosticStatus.OK,
             f'the {captioner.model_in_use} model captions while {captioner.loading} is loaded')
+    if node.get_parameter('mode').value == 'on_demand':
+        return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions when asked'
     if not any(camera.heard for camera in node.cameras):
         return DiagnosticStatus.OK, 'nobody listens: nothing is captioned'
     return DiagnosticStatus.OK, f'the {captioner.model_in_use} model captions'
+
+
+def _trouble(
+        node: 'CaptionerNode', captioner: Captioner, asleep: bool) -> list[tuple[bytes, str]]:
+    """Return what is wrong with the cameras, of several the worst, and with the model."""
+    # That no frame comes is why it sleeps.
+    found = [
+        judge_camera(node, camera) for camera in node.cameras
+        if not asleep or camera.error or camera.qos_problem]
+    worst = max(found, key=lambda verdict: verdict[0], default=(DiagnosticStatus.OK, ''))
+    degraded = _degraded(captioner)
+    return ([worst] if worst[0] != DiagnosticStatus.OK else []) + (
+        [(DiagnosticStatus.WARN, degraded)] if degraded else [])
 
 
 def _degraded(captioner: Captioner) -> str:
