@@ -82,6 +82,8 @@ TOPICS = {
     ('/image', False, [],
      'no publisher; image_topics may be meant to be /cam/image or '
      '/cam/image with image_transport compressed or '),
+    ('/camera/depth', False, [],  # the node subscribes to it, so that it is a topic
+     'no publisher; image_topics may be meant to be /cam/image or '),
     ('/cam/image_raw', True, [],
      'no publisher; image_topics may be meant to be /cam/image or /cam/image with image_transport '
      'raw or '),
@@ -128,6 +130,15 @@ def test_a_camera_of_the_other_type_is_told(photograph):
         node.wait_for(lambda: node.statuses[-1].level == DiagnosticStatus.OK)
         assert node.output().count(suggested) == 1
         assert node.output().count(f'it is {COMPRESSED}') == 1
+
+
+def test_a_silent_camera_does_not_hide_that_another_model_captions():
+    with NodeProcess({'min_available_memory_mb': 1e6}) as node:
+        assert node.change('configure') and node.change('activate')
+        status = node.status('no frames', timeout=15)
+        assert status.level == DiagnosticStatus.ERROR
+        assert '. the simple model captions instead of mobilenet: full model: ' in status.message
+        assert node.diagnostics['state'] == 'degraded'
 
 
 def test_stamps_that_are_no_times_cost_no_caption(photograph):

@@ -139,9 +139,9 @@ class ParameterChanges:
 
     def _is_read_only(self, name: str, value: Any) -> bool:
         """Say whether a read-only parameter is set to what it is, as a dump that is loaded does."""
-        spec = SPECS.get(name)
-        return spec is not None and spec.read_only and _same(
-            value, self._node.get_parameter(name).value)
+        return (
+            self._node.has_parameter(name) and self._node.describe_parameter(name).read_only
+            and _same(value, self._node.get_parameter(name).value))
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -75,6 +75,8 @@ def _suggest(topic: str, transport: str, topics: Mapping[str, Sequence[str]]) ->
             change = '' if offered == transport else f' with image_transport {offered}'
             if base != name or offered == 'raw':
                 found.setdefault(f'{base}{change}', name)
+    # Its own name is there, too: the node subscribes to it.
+    found.pop(topic.removesuffix(COMPRESSED) if transport == 'compressed' else topic, None)
 
     def unlikeness(text: str) -> tuple[float, bool]:
         likeness = difflib.SequenceMatcher(
