@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether anything grows or stays behind over many transitions, many frames and a long time."""
+"""Whether anything grows or stays behind over transitions, sleeps, frames and a long time."""
 
 from collections.abc import Callable
 import time
@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 
 from .camera import make_image
+from .idle import fall_asleep
 from .latency import sustained
 from .node_under_test import NodeUnderTest
 from .plan import Plan
@@ -33,10 +34,11 @@ SETTLE = 10  # cycles and hundreds of frames before the first look
 
 
 def measure(plan: Plan) -> dict[str, Any]:
-    """Return what grew over the cycles of transitions, the frames, and under a camera."""
-    cycles, frames = (5, 100) if plan.quick else (200, 20_000)
+    """Return what grew over the cycles of transitions, sleeps, frames, and under a camera."""
+    cycles, sleeps, frames = (5, 5, 100) if plan.quick else (200, 500, 20_000)
     return {
         f'{cycles} cycles, simple model': _cycles(plan, cycles),
+        f'{sleeps} sleeps, simple model': _sleeps(plan, sleeps),
         f'{frames} frames, full model': _frames(plan, frames),
         'camera': {f'{plan.sustained_s:.0f} s, full model': _camera(plan)}}
 
@@ -59,6 +61,25 @@ def _cycles(plan: Plan, count: int) -> dict[str, float]:
         started = time.perf_counter()
         for _ in range(count):
             cycle()
+        return {'seconds': time.perf_counter() - started, **_growth(before, _state(node))}
+
+
+def _sleeps(plan: Plan, count: int) -> dict[str, float]:
+    message = make_image(np.zeros((*FRAME, 3), np.uint8))
+    with NodeUnderTest({
+            'model': 'simple', 'checkpoint': plan.checkpoint, 'sleep_after_s': 0.05}) as node:
+        node.start()
+
+        def sleep(times: int) -> None:
+            for _ in range(times):
+                if node.caption(message, timeout=60, every=5.0) is None:
+                    raise RuntimeError(f'no caption: {node.summary}')
+                fall_asleep(node)
+
+        sleep(min(SETTLE, count))
+        before = _state(node)
+        started = time.perf_counter()
+        sleep(count)
         return {'seconds': time.perf_counter() - started, **_growth(before, _state(node))}
 
 

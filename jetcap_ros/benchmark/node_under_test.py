@@ -68,11 +68,12 @@ class NodeUnderTest(NodeClient):
     :param parameters: of the node.
     :param cameras: how many image topics; frames are published to the first one.
     :param prefix: put before the node's command, to run it in a cgroup, say.
+    :param listens: to the captions.
     """
 
     def __init__(
             self, parameters: dict[str, Any] | None = None, cameras: int = 1,
-            prefix: Sequence[str] = ()) -> None:
+            prefix: Sequence[str] = (), listens: bool = True) -> None:
         environment = prepare_network()
         namespace = f'/benchmark_{os.getpid()}_{time.monotonic_ns() % 1_000_000}'
         self.topics = [
@@ -86,7 +87,7 @@ class NodeUnderTest(NodeClient):
             environment=environment)
         self._publisher = self.node.create_publisher(
             Image, self.topics[0], qos_profile_sensor_data)
-        for i in range(cameras):
+        for i in range(cameras if listens else 0):
             self.listen(
                 f'camera{i}/caption_info' if cameras > 1 else 'caption_info', self._receive)
 

@@ -23,7 +23,7 @@ what is measured. The exit code is 0 only if all was measured and no target miss
 import argparse
 from pathlib import Path
 
-PARTS = ('memory', 'time', 'growth', 'endurance', 'day')
+PARTS = ('memory', 'time', 'growth', 'endurance', 'idle', 'day')
 # A bare node has about 85 MB, a bare import of torch 300 that cannot be dropped.
 SWEEP_MB = (60, 80, 100, 120, 140, 160, 180, 200, 225, 250, 275, 300, 350, 400, 450, 500, 550, 600,
             700, 800, 900, 1000, 1100, 1200, 1300, 1400, 1500)
@@ -96,14 +96,15 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
     import sys
 
-    from jetcap_ros.benchmark import day, endurance, growth, latency, memory, report, targets
+    from jetcap_ros.benchmark import day, endurance, growth, idle, latency, memory, report, targets
     from jetcap_ros.benchmark.plan import make_plan
     from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
     from tqdm import tqdm
     plan = make_plan(
         folder, checkpoint or SHIPPED_CHECKPOINT, args.runtime, args.quick, args.minutes)
     measurements = {
-        'memory': memory, 'time': latency, 'growth': growth, 'endurance': endurance, 'day': day}
+        'memory': memory, 'time': latency, 'growth': growth,
+        'endurance': endurance, 'idle': idle, 'day': day}
     result = {'machine': report.machine(), 'quick': args.quick}
     for part in tqdm(args.parts or ['memory', 'time'], file=sys.stderr, desc='measuring'):
         result[part] = measurements[part].measure(plan)
