@@ -80,7 +80,7 @@ def _judge(node: CaptionerBase) -> tuple[bytes, str]:
 
 
 def _trouble(
-        node: 'CaptionerNode', captioner: Captioner, asleep: bool) -> list[tuple[bytes, str]]:
+        node: CaptionerBase, captioner: Captioner, asleep: bool) -> list[tuple[bytes, str]]:
     """Return what is wrong with the cameras, of several the worst, and with the model."""
     # That no frame comes is why it sleeps.
     found = [
