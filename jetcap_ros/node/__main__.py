@@ -15,17 +15,16 @@
 """The process of the captioner node: `ros2 run jetcap_ros captioner`."""
 
 from collections.abc import Sequence
+import os
 import signal
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node until it is told to end; return the exit code."""
-    try:
-        from .run import run  # here, as it takes a second in which Ctrl-C may come
-        return run(args)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))  # there is nothing to take apart yet
+    from .run import run  # here, as it takes a second in which Ctrl-C may come
+    return run(args)
 
 
 if __name__ == '__main__':
