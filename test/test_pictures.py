@@ -14,6 +14,7 @@
 
 """Picture files: what can be read is, whole; the rest is one line and costs nothing."""
 
+import itertools
 import os
 import struct
 import subprocess
@@ -116,8 +117,13 @@ def without_middle(data):
     return data[:len(data) // 2] + data[len(data) * 3 // 4:]
 
 
-@pytest.mark.parametrize('damage', [cut, without_middle])
-@pytest.mark.parametrize('extension', ['.jpg', '.png', '.webp', '.tiff', '.bmp'])
+def zeroed(data):
+    return data[:len(data) // 2] + bytes(len(data) // 8) + data[len(data) * 5 // 8:]
+
+
+@pytest.mark.parametrize('damage, extension', [
+    *itertools.product([cut, without_middle], ['.jpg', '.png', '.webp', '.tiff', '.bmp']),
+    *itertools.product([zeroed], ['.jpg', '.png', '.webp'])])
 def test_what_is_not_whole_is_refused(tmp_path, capfd, small, extension, damage):
     path = write(tmp_path / 'picture', damage(encode(extension, small)))
     with pytest.raises(UserError, match='picture: .*(cut off|damaged)') as caught:
@@ -130,7 +136,7 @@ def test_frames_and_files_are_refused_alike(tmp_path, jpeg):
     progressive = encode('.jpg', read_picture(write(tmp_path / 'a', jpeg)),
                          cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     for whole in (jpeg, progressive):
-        for damage in (cut, without_middle, lambda data: cut(data) + b'\xff\xd9'):
+        for damage in (cut, without_middle, zeroed, lambda data: cut(data) + b'\xff\xd9'):
             data = damage(whole)
             with pytest.raises(ValueError, match='cut off|damaged'):
                 decode_compressed(SimpleNamespace(format='jpeg', data=data))

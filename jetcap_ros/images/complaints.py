@@ -28,10 +28,11 @@ import threading
 # Held while standard error is turned aside: a process that is started then would inherit that.
 standard_error = threading.Lock()
 
-_DECODERS = ('Corrupt JPEG', 'Premature end of JPEG', 'libpng ', '[ERROR:', '[ WARN:')
-_DAMAGE = ('Corrupt JPEG', 'Premature end of JPEG', 'libpng error', '[ERROR:')
-# Cameras pad their headers and the end of their frames; between scans a part is missing.
-_HARMLESS = re.compile('extraneous bytes before marker 0x(?!c4|da)')
+_DAMAGE = ('Corrupt JPEG', 'Premature end of JPEG', 'Inconsistent progression', 'libpng error',
+           '[ERROR:')
+_DECODERS = (*_DAMAGE, 'Invalid SOS parameters', 'libpng ', '[ WARN:')
+# Cameras pad their headers; between scans a part is missing, and at the end it may be.
+_HARMLESS = re.compile('extraneous bytes before marker 0x(?!c4|d9|da)')
 
 
 @contextlib.contextmanager

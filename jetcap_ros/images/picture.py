@@ -16,6 +16,7 @@
 
 import os
 from pathlib import Path
+import re
 from typing import Any
 
 import cv2
@@ -26,6 +27,8 @@ from .headers import HEADER_BYTES, is_picture, picture_size
 from .limits import check_size, ImageError, MAX_BYTES
 from ..errors import UserError
 
+# Of a JPEG with a part overwritten coded pixels are left over.
+_LEFT_OVER = re.compile(r'(\d+) extraneous bytes before marker 0xd9')
 KINDS = 'JPEG, PNG, GIF, BMP, WebP, TIFF, PNM, JPEG 2000 and AVIF'
 
 
@@ -74,8 +77,19 @@ def decode_picture(data: bytes, flags: int) -> Any:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error as error:
             raise ImageError(f'it cannot be decoded: {error}') from error
+    damage = [line for line in damage if not _is_padding(line, data)]
     if pixels is None or damage:
         # OpenCV's own lines begin with a place in its sources.
         reason = damage[0].partition('error: ')[2] or damage[0] if damage else 'unknown reason'
         raise ImageError(f'it is damaged ({reason[:200]})')
     return pixels
+
+
+def _is_padding(complaint: str, data: bytes) -> bool:
+    """Say whether what is left over at the end of a JPEG is one value, with which some pad."""
+    found = _LEFT_OVER.search(complaint)
+    if not found:
+        return False
+    end = data.rfind(b'\xff\xd9')
+    left_over = data[max(0, end - int(found[1])):end]
+    return len(set(left_over)) <= 1
