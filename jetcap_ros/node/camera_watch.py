@@ -73,11 +73,11 @@ def _clock(node: CaptionerBase, camera: Camera) -> str:
 
 
 def _foreign_topics(node: CaptionerBase) -> dict[str, list[str]]:
-    """Return the topics there are and their types, without the node's own pictures."""
+    """Return the topics that somebody publishes, but for the node's own, and their types."""
     own = f'{node.get_fully_qualified_name()}/'
     return {
         name: types for name, types in node.get_topic_names_and_types()
-        if not name.startswith(own)}
+        if not name.startswith(own) and node.count_publishers(name)}
 
 
 class CameraWatch:

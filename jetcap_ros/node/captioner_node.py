@@ -113,12 +113,14 @@ class CaptionerNode(CaptionerBase):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop to caption; a caption that is being made is not published."""
         self._stop()
+        self._log_next('inactive', 'activate')
         return super().on_deactivate(state)
 
     @transition
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give the model's memory back."""
         self.release()
+        self._log_next('unconfigured', 'configure')
         return TransitionCallbackReturn.SUCCESS
 
     @transition
