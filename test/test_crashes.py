@@ -15,10 +15,12 @@
 """What happens to the model must not happen to the captioner: crashes, hangs, lack of memory."""
 
 import os
+from pathlib import Path
 import signal
 import threading
 import time
 
+import jetcap_ros
 from jetcap_ros.engine import recovery
 from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.settings import CaptionerSettings
@@ -34,6 +36,20 @@ BROKEN_TORCH = {
     'exception': 'raise ValueError("something odd")',
     'memory': 'raise MemoryError("no memory left")',
     'hang': 'import time; time.sleep(3600)'}
+
+# What hits the first worker as soon as it has reported a stage.
+STRIKE = """
+import os, sys
+if 'jetcap_ros.engine.worker' in sys.orig_argv:
+    from jetcap_ros.engine import protocol
+    send = protocol.send
+    def strike(node, kind, *args, **values):
+        send(node, kind, *args, **values)
+        if kind == 'stage' and values['name'] == '{stage}' and not os.path.exists('{struck}'):
+            open('{struck}', 'w').close()
+            os.kill(os.getpid(), {number})
+    protocol.send = strike
+"""
 
 
 def workers():
@@ -85,20 +101,19 @@ def test_a_torch_that_does_not_import_leads_to_the_simple_model(
 @pytest.mark.parametrize('number, stage', [
     *((signal.SIGKILL, stage) for stage in STAGES), (signal.SIGSEGV, 'metadata'),
     (signal.SIGBUS, 'weights'), (signal.SIGSTOP, 'metadata'), (signal.SIGSTOP, 'cleanup')])
-def test_a_worker_that_dies_while_it_loads(number, stage, settings, photograph):
-    struck = []
-
-    def strike(report):
-        if report.name == stage and not struck:
-            struck.append(workers()[0])
-            struck[0].send_signal(number)
-
-    with Captioner(settings, on_stage=strike) as captioner:
+def test_a_worker_that_dies_while_it_loads(
+        number, stage, settings, monkeypatch, tmp_path, photograph):
+    # From inside: struck from here, it may be through with the next stages before it is hit.
+    (tmp_path / 'sitecustomize.py').write_text(STRIKE.format(
+        stage=stage, number=int(number), struck=str(tmp_path / 'struck')))
+    root = Path(jetcap_ros.__file__).parents[1]
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{root}')
+    with Captioner(settings) as captioner:
         captioner.configure()
         assert captioner.model_in_use == 'simple'
         assert 'the worker' in captioner.reason
         assert captioner.caption(photograph).model == 'simple'
-    assert struck
+    assert (tmp_path / 'struck').exists()
 
 
 @pytest.mark.needs('torch')
