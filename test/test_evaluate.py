@@ -103,6 +103,23 @@ def test_limit_and_simple_model_on_a_packed_file(scene, tmp_path, capsys, monkey
     assert scores['one']['pictures'] == 3 and 'all' not in scores
 
 
+def test_what_cannot_be_read_is_told_and_left_out(scene, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(metrics.shutil, 'which', lambda name: None)
+    rows = [{'file': name, 'split': 'val', 'captions': list(CAPTIONS)}
+            for name in ('cut.png', '0.png', '1.png')]
+    (scene / 'cut.png').write_bytes((scene / '0.png').read_bytes()[:70])
+    captions = tmp_path / 'captions.jsonl'
+    captions.write_text('\n'.join(map(json.dumps, rows)))
+    command = arguments(scene)
+    command[2] = str(captions)
+    assert main(command) == 1
+    out, error = capsys.readouterr()
+    assert 'cut.png: ' in error and '1 of 3 pictures' in out
+    captions.write_text(json.dumps(rows[0]))
+    assert main(command) == 2
+    assert 'none of the pictures was captioned' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('more, message', [
     (('--split', 'test'), "split 'test'"),
     (('--beam', '0'), 'expected 1 to'),

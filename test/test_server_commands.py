@@ -107,6 +107,6 @@ def test_evaluate_scores_what_a_server_says(server, photograph, tmp_path, capsys
     assert '2.png: the server answers 500: failed to decode image' in printed.err
     server.good_answers = 1
     assert run('evaluate', server, '-', captions, tmp_path) == 2
-    assert 'captioned none' in capsys.readouterr().err
+    assert 'none of the pictures was captioned' in capsys.readouterr().err
     assert run('evaluate', server, '-', captions, tmp_path, '--calibrate') == 2
     assert '--calibrate: a server has' in capsys.readouterr().err

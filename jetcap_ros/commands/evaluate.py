@@ -17,8 +17,8 @@ Score the captions of a checkpoint against those of people.
 
 BLEU-1 to 4, METEOR, ROUGE-L and CIDEr x 100, by pycocoevalcap, for each source of the pictures
 (METEOR and the PTB tokenizer need Java). With --out: the scores as JSON, the captions as JSON
-lines and a page with the best, the worst and random pictures. A picture that cannot be read is an
-error, one that a server fails at is left out: the exit code is 0 only if all were captioned.
+lines and a page with the best, the worst and random pictures. A picture that cannot be read, or
+that a server fails at, is told and left out: the exit code is 0 only if all were captioned.
 """
 
 import argparse

@@ -85,16 +85,19 @@ def caption_pictures(
     """
     Caption pictures one by one, as the robot does.
 
-    One that a server fails at is told on stderr and left out.
+    One that cannot be read, or that a server fails at, is told on stderr and left out.
 
-    :raises UserError: if it fails at all of them.
+    :raises UserError: if that are all of them.
     """
     caption = _ask if settings.model == 'server' else _caption
     results = []
     for picture in tqdm(pictures, 'captions', unit='pictures', leave=False):
-        image = read_picture(os.path.join(images, picture.file))
         try:
+            image = read_picture(os.path.join(images, picture.file))
             said = caption(model, image, settings)
+        except UserError as error:
+            tqdm.write(f'jetcap evaluate: {error}', file=sys.stderr)
+            continue
         except ServerError as error:
             tqdm.write(f'jetcap evaluate: {picture.file}: {error}', file=sys.stderr)
             continue
@@ -102,7 +105,7 @@ def caption_pictures(
             picture.file, picture.source, references=picture.captions,
             by_people=picture.by_people, **said))
     if not any(result.by_people for result in results):
-        raise UserError('the server captioned none of the pictures: see above')
+        raise UserError('none of the pictures was captioned: see above')
     return results
 
 
