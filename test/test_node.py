@@ -39,6 +39,7 @@ def mapped_libraries(pid: int) -> str:
         return file.read()
 
 
+@pytest.mark.needs('torch')
 def test_the_full_model_through_every_transition(photograph):
     with NodeProcess({'max_rate_hz': 0.0}) as node:
         assert node.state() == 'unconfigured'
@@ -290,7 +291,9 @@ def test_impossible_transitions_are_refused():
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('state', ['unconfigured', 'configuring', 'inactive', 'active'])
+@pytest.mark.parametrize('state', [
+    'unconfigured', pytest.param('configuring', marks=pytest.mark.needs('torch')), 'inactive',
+    'active'])
 def test_signals_end_the_node_cleanly(number, state, photograph):
     with NodeProcess({'model': 'mobilenet' if state == 'configuring' else 'simple',
                       'max_rate_hz': 0.0}) as node:

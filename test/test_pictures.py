@@ -181,6 +181,8 @@ def test_what_is_no_picture_is_told(tmp_path, data, text):
 def test_random_damage_is_told_or_costs_little(tmp_path, small):
     random = np.random.default_rng(3)
     for extension in ('.jpg', '.png', '.gif', '.bmp', '.webp', '.tiff', '.ppm'):
+        if not cv2.haveImageWriter(extension):  # GIF, before 4.11
+            continue
         whole = encode(extension, small[:40, :40])
         for _ in range(30):
             data = bytearray(whole[:random.integers(len(whole) + 1)])

@@ -28,8 +28,9 @@ import threading
 # Held while standard error is turned aside: a process that is started then would inherit that.
 standard_error = threading.Lock()
 
+# The last is how OpenCV 4.5 has it.
 _DAMAGE = ('Corrupt JPEG', 'Premature end of JPEG', 'Inconsistent progression', 'libpng error',
-           '[ERROR:')
+           '[ERROR:', "imdecode_('")
 _DECODERS = (*_DAMAGE, 'Invalid SOS parameters', 'libpng ', '[ WARN:')
 # Cameras pad their headers; between scans a part is missing, and at the end it may be.
 _HARMLESS = re.compile('extraneous bytes before marker 0x(?!c4|d9|da)')
