@@ -23,7 +23,8 @@ KINDS = {bool: 7, int: 4, float: 6, str: 8}
 TEXT = {
     'general.architecture': 'llama', 'llama.block_count': 30, 'llama.embedding_length': 576,
     'llama.attention.head_count': 9, 'llama.attention.head_count_kv': 3,
-    'llama.feed_forward_length': 1536, 'tokenizer.ggml.tokens': ['a', 'b', 'c']}
+    'llama.feed_forward_length': 1536, 'llama.context_length': 8192,
+    'tokenizer.ggml.tokens': ['a', 'b', 'c']}
 PROJECTOR = {
     'general.architecture': 'clip', 'clip.has_vision_encoder': True,
     'clip.vision.image_size': 512, 'clip.vision.patch_size': 16,

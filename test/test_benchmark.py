@@ -198,7 +198,7 @@ def in_a_process(function, *arguments):
     Fast DDS reads its profile once a process: whole frames come through only where no test before
     has made a node.
     """
-    code = (f'import json, sys; from test_benchmark import {function.__name__} as function; '
+    code = (f'import json, sys; from {function.__module__} import {function.__name__} as function; '
             'print(json.dumps(function(*json.loads(sys.argv[1]))))')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('PYTHONPATH', os.pathsep.join([str(HERE), str(ROOT)]))

@@ -15,8 +15,12 @@
 """A real llama-server, with a model of random weights; `make test-server` builds it."""
 
 import os
+from pathlib import Path
 import re
 import signal
+import subprocess
+import sys
+import tempfile
 import time
 
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
@@ -95,6 +99,70 @@ def test_it_dies_or_stops_and_comes_back(settings, photograph, monkeypatch, numb
         captioner.settings.inference_timeout_s = 60
         wait_for(lambda: captioner.model_in_use == 'server')
         assert captioner.caption(photograph).model == 'server'
+
+
+def test_it_sleeps_wakes_and_makes_way_for_another_model(settings, photograph):
+    settings.sleep_after_s = 0.5
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        said = captioner.caption(photograph).text
+        server = captioner.facts['server pid']
+        wait_for(lambda: captioner.asleep_for is not None)
+        assert not psutil.pid_exists(server)
+        assert captioner.caption(photograph).text  # whichever model is awake first
+        captioner.settings.sleep_after_s = 0.0
+        for wanted in ('server', 'simple', 'server'):
+            if wanted != captioner.settings.model:
+                captioner.swap({'model': wanted})
+            # Every frame is captioned meanwhile, by the one or the other.
+            wait_for(lambda: captioner.caption(photograph).model == wanted)
+            assert not captioner.swap_failure
+        assert captioner.caption(photograph).text == said
+        assert captioner.restarts == 0 and not captioner.reason
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_node(settings, photograph, number):
+    pytest.importorskip('rclpy')
+    from node_process import image_message, NodeProcess
+    parameters = {name: getattr(settings, name) for name in (
+        'model', 'checkpoint', 'projector', 'server_binary', 'max_length', 'num_threads')}
+    with tempfile.TemporaryDirectory() as folder, NodeProcess(
+            {**parameters, 'reserve_memory_mb': 50.0, 'inference_timeout_s': 60.0,
+             'max_rate_hz': 0.0}, environment={'TMPDIR': folder}) as node:
+        assert node.change('configure') and node.change('activate')
+        info = node.next_caption(node.camera(), image_message(photograph[::2, ::2].copy()), 60)
+        assert info['model'] == 'server' and info['caption']
+        family = node.workers()
+        assert 'llama-server' in [process.name() for process in family] and len(family) == 2
+        sockets = [path.name for path in Path(folder).glob('*/llama.sock')]
+        assert sockets == ['llama.sock']
+        node.end(number)
+        assert not psutil.wait_procs(family, timeout=10)[1]
+        if number == signal.SIGINT:
+            assert not list(Path(folder).glob('*/llama.sock'))
+
+
+def test_one_without_a_model_is_refused(settings):
+    settings.server_command = BINARY  # it is a router then, which answers 200
+    settings.fallback = 'none'
+    with Captioner(settings) as captioner:
+        with pytest.raises(CaptionerError, match='stage vision') as caught:
+            captioner.configure()
+        assert len(str(caught.value)) < 600
+
+
+def test_memory_of_each_flag(files):
+    result = subprocess.run(
+        [sys.executable, '-m', 'jetcap_ros.benchmark.server_flags', *files, '--server-binary',
+         BINARY, '--pictures', '3', '--threads', '1'], capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    rows = {cells[1]: [float(cell) for cell in cells[2:5]] for line in result.stdout.splitlines()
+            if len(cells := [cell.strip() for cell in line.split('|')]) == 6
+            and cells[2][:1].isdigit()}
+    assert {'nothing', '-c 2048', '-np 1', '-b -ub', '--cache-ram 0', 'all'} <= set(rows)
+    assert rows['nothing'][1] < rows['all'][1]
+    assert all(row[1] > rows['nothing'][1] - 10 for row in rows.values()), rows
 
 
 def test_files_that_do_not_fit_are_told_in_its_words(settings, tmp_path):

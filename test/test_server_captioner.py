@@ -31,6 +31,7 @@ from jetcap_ros.engine import recovery
 from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.settings import CaptionerSettings
 from jetcap_ros.images.preprocessing import jpeg_within
+from jetcap_ros.models.checkpoint import sha256
 import numpy as np
 import psutil
 import pytest
@@ -216,6 +217,40 @@ def test_pictures_that_leave_the_computer_are_announced_once():
         assert captioner.model_in_use == 'simple'
     assert sum('pictures leave this computer' in text and 'http://0.0.0.0:9' in text
                for text in logged) == 1
+
+
+def test_it_sleeps_wakes_and_makes_way_for_another_model(command, tmp_path, photograph):
+    model, projector = write_model(tmp_path)
+    binary = tmp_path / 'llama-server'
+    binary.write_text(f'#!/bin/sh\nexec {sys.executable} -S {PROGRAM} "$@"\n')
+    binary.chmod(0o755)
+    logged = []
+    with Captioner(settings(checkpoint=model, projector=projector, server_binary=str(binary),
+                            checkpoint_sha256=sha256(model), sleep_after_s=0.3),
+                   log=lambda severity, text: logged.append(text)) as captioner:
+        captioner.configure()
+        server = captioner.facts['server pid']
+        wait_for(lambda: captioner.asleep_for is not None)
+        assert not psutil.pid_exists(server)
+        assert captioner.caption(photograph).text  # whichever model is awake first
+        captioner.settings.sleep_after_s = 0.0
+        for wanted in ('server', 'simple', 'server'):
+            if wanted != captioner.settings.model:
+                captioner.swap({'model': wanted})
+            while captioner.caption(photograph).model != wanted:
+                assert not captioner.swap_failure
+        assert captioner.caption(photograph).text == CAPTION
+        assert captioner.restarts == 0 and not captioner.reason
+    assert not any('pack' in text for text in logged)  # what is the server's needs no packing
+
+
+def test_ollama_gives_its_memory_back_when_there_is_no_work():
+    with FakeServer('', kind='ollama', models=('moondream:latest',)) as server, Captioner(
+            settings(server_url=server.url, sleep_after_s=0.2)) as captioner:
+        captioner.configure()
+        wait_for(lambda: captioner.asleep_for is not None)
+        assert server.requests[-1] == (
+            '/api/generate', {'model': 'moondream:latest', 'keep_alive': 0})
 
 
 @pytest.mark.parametrize('model, fallback, lost, expected', [

@@ -30,7 +30,7 @@ from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.server.address import Address, is_local
 from jetcap_ros.models.server.chat import ChatClient, grey_picture
 from jetcap_ros.models.server.command import (
-    gguf_files, need_mb, split_command, with_little_memory)
+    gguf_files, little_memory_flags, need_mb, split_command, with_little_memory)
 from jetcap_ros.models.server.errors import ServerError
 from jetcap_ros.models.server.gguf import read_gguf
 from jetcap_ros.models.server.http_client import NotListening, request
@@ -260,20 +260,24 @@ def test_files_in_each_others_place_are_told(tmp_path):
 def test_the_memory_needed_is_read_from_the_files(tmp_path):
     model, projector = (read_gguf(path) for path in write_model(tmp_path))
     # 30 layers, 3 heads of 64, keys and values, 2 bytes, 2048 tokens: 45 MB.
-    assert 45 < need_mb([model]) - need_mb([]) < 60
+    assert 45 < need_mb([model], []) - need_mb([], []) < 60
+    assert 90 < need_mb([model], ['x', '-c', '4096']) - need_mb([], []) < 105
+    whole = need_mb([model], ['x', '--ctx-size', str(int(model.number('llama.context_length')))])
+    assert need_mb([model], ['x', '-c', '0']) == whole
     # 1024 patches that see each other, 12 heads, 4 bytes: 48 MB.
-    assert 48 < need_mb([projector]) - need_mb([]) < 110
+    assert 48 < need_mb([projector], []) - need_mb([], []) < 110
 
 
 def test_flags_for_little_memory_leave_the_users_alone(tmp_path):
-    words = with_little_memory(['llama-server', '-c', '4096'], tmp_path / 's.sock', 384, 3)
+    flags = little_memory_flags(384, 3)
+    words = with_little_memory(['llama-server', '-c', '4096'], tmp_path / 's.sock', flags)
     assert words[:3] == ['llama-server', '-c', '4096'] and words.count('-c') == 1
     pairs = list(zip(words, words[1:]))
     for pair in (('--host', f'{tmp_path}/s.sock'), ('-np', '1'), ('-t', '3'),
                  ('--cache-ram', '0'), ('--image-max-tokens', '196')):
         assert pair in pairs
     with pytest.raises(ServerError, match='server_url'):
-        with_little_memory(['llama-server', '--port', '80'], tmp_path, 384, 0)
+        with_little_memory(['llama-server', '--port', '80'], tmp_path, flags)
 
 
 def test_a_command_is_words_and_no_shell():

@@ -110,3 +110,40 @@ def test_evaluate_scores_what_a_server_says(server, photograph, tmp_path, capsys
     assert 'none of the pictures was captioned' in capsys.readouterr().err
     assert run('evaluate', server, '-', captions, tmp_path, '--calibrate') == 2
     assert '--calibrate: a server has' in capsys.readouterr().err
+
+
+def measure_server(url, folder):
+    from jetcap_ros.benchmark import latency, memory
+    from jetcap_ros.benchmark.plan import Plan
+    plan = Plan('', '', '', '', folder, quick=True, seconds=0.5, sustained_s=0.6, server={
+        'model': 'server', 'fallback': 'none', 'server_url': url, 'inference_timeout_s': 20.0})
+    assert list(plan.models) == ['mobilenet', 'simple', 'server']
+    parameters = plan.models['server']
+    return {
+        'memory': memory.measure_node(plan, parameters),
+        'startup': latency.measure_startup(plan, parameters),
+        'running': latency.measure_running(plan, parameters)}
+
+
+def test_benchmark_measures_a_server_as_the_other_models(server, tmp_path):
+    pytest.importorskip('rclpy')
+    from test_benchmark import in_a_process
+    server.play, server.seconds = 'slow', 0.1
+    found = in_a_process(measure_server, server.url, str(tmp_path))
+    assert found['memory']['model'] == 'server'
+    assert list(found['memory']['stages']) == [
+        'server_files', 'server_start', 'vision', 'warm_up']
+    assert found['startup']['configure_s'] < found['startup']['first_caption_s']
+    running = found['running']
+    assert 100 < running['worker_ms']['p50'] < running['vga_ms']['p99'] * 2
+    assert running['sustained']['captions'] >= 3 and running['captions_per_s'] <= 10
+
+
+@pytest.mark.parametrize('arguments, reason', [
+    (('growth', '--model', 'server'), 'with memory and time'),
+    (('--memory-sweep', '--model', 'server'), 'with memory and time'),
+    (('--model', 'server', '--timeout', '-1'), '--timeout -1')])
+def test_what_a_benchmark_of_a_server_cannot_be(arguments, reason, capsys):
+    pytest.importorskip('rclpy')
+    assert main(['benchmark', *arguments]) == 2
+    assert reason in capsys.readouterr().err

@@ -122,7 +122,8 @@ def projector(seed: int = 2, width: int = WIDTH) -> bytes:
         'clip.vision.attention.head_count': HEADS,
         'clip.vision.attention.layer_norm_epsilon': 1e-6,
         'clip.vision.image_mean': [0.5] * 3, 'clip.vision.image_std': [0.5] * 3,
-        'clip.vision.projector.scale_factor': SCALE, 'clip.vision.preproc_image_size': 2048,
+        'clip.vision.projector.scale_factor': SCALE,
+        'clip.vision.preproc_image_size': IMAGE,  # one tile a picture, not SmolVLM's 17
         'clip.use_gelu': True}, weights.tensors)
 
 

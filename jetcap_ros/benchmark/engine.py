@@ -23,9 +23,7 @@ import time
 def main() -> None:
     """Caption noise at a steady rate."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('model')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--runtime', default='auto')
+    parser.add_argument('settings', type=json.loads, help='fields of CaptionerSettings, as JSON')
     parser.add_argument('--captions', type=int, default=50)
     parser.add_argument('--pause', type=float, default=0.05, help='seconds between captions')
     args = parser.parse_args()
@@ -34,9 +32,7 @@ def main() -> None:
     from ..engine.captioner import Captioner
     from ..engine.settings import CaptionerSettings
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
-    settings = CaptionerSettings(
-        model=args.model, fallback='none', checkpoint=args.checkpoint, runtime=args.runtime,
-        min_available_memory_mb=0)
+    settings = CaptionerSettings(**{**args.settings, 'fallback': 'none'})
     worker, total = [], []
     with Captioner(settings) as captioner:
         captioner.configure()

@@ -56,17 +56,18 @@ def measure(plan: Plan) -> dict[str, Any]:
             ['-c', BARE_NODE], environment=prepare_network()),
         'naive flow': run_child(['-m', 'jetcap_ros.benchmark.naive_flow', plan.small_plain]),
     }
-    for model in ('mobilenet', 'simple'):
-        result[model] = measure_node(plan, {'model': model, **plan.parameters})
-        result[f'{model}, MobileNetV3-Small'] = measure_node(
-            plan, {'model': model, **plan.parameters, 'checkpoint': plan.small_packed})
+    for model, parameters in plan.models.items():
+        result[model] = measure_node(plan, parameters)
+        if model != 'server':
+            result[f'{model}, MobileNetV3-Small'] = measure_node(
+                plan, {**parameters, 'checkpoint': plan.small_packed})
     return result
 
 
 def measure_node(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
     """Return what node and worker hold while they configure and caption."""
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
-    with NodeUnderTest({'min_available_memory_mb': 0.0, **parameters}) as node:
+    with NodeUnderTest(parameters) as node:
         node.wait_for_start(START_S)
         unconfigured = sum(shares_mb(node.pids()).values())
         with Watch(node.pids) as watch:

@@ -38,6 +38,7 @@ from ..node.client import NodeClient
 from ..node.fast_dds import room_for_frames
 
 START_S = 30  # of the node, and for the services to be found
+PATIENCE_S = 10.0  # with a caption
 SHARED_MB = 128  # for frames of 4K
 
 
@@ -80,6 +81,7 @@ class NodeUnderTest(NodeClient):
             namespace + (f'/camera{i}/image_raw' if cameras > 1 else '/image_raw')
             for i in range(cameras)]
         self.captions: queue.Queue[Received] = queue.Queue()
+        self.patience_s = float((parameters or {}).get('inference_timeout_s', PATIENCE_S))
         super().__init__(
             {'max_rate_hz': 0.0, 'still_threshold': 0.0, 'bond': 'none',
              'image_topics': self.topics, **(parameters or {})},
@@ -114,9 +116,11 @@ class NodeUnderTest(NodeClient):
         self._publisher.publish(message)
 
     def caption(
-            self, pixels: np.ndarray | Image, timeout: float = 10,
-            every: float = 1.0) -> Received | None:
-        """Send a frame until a caption comes; None if none does."""
+            self, pixels: np.ndarray | Image, timeout: float | None = None,
+            every: float | None = None) -> Received | None:
+        """Send a frame until a caption comes; None if none does in time."""
+        timeout = self.patience_s if timeout is None else timeout
+        every = self.patience_s / 10 if every is None else every
         deadline = time.monotonic() + timeout
         while self.alive and time.monotonic() < deadline:
             self.publish(pixels)

@@ -14,8 +14,9 @@
 
 """How much to measure, and on which checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .processes import run_child
 
@@ -33,6 +34,15 @@ class Plan:
     runtime: str = 'auto'  # of the simple model
     seconds: float = 20.0  # of a measurement that runs for a time
     sustained_s: float = 60.0  # of the camera at 30 Hz
+    server: dict[str, Any] = field(default_factory=dict)  # its parameters, if one is measured too
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Return the parameters of a node with each model, by its name."""
+        models: dict[str, dict[str, Any]] = {
+            name: {'model': name, **self.parameters, 'min_available_memory_mb': 0.0}
+            for name in ('mobilenet', 'simple')}
+        return {**models, 'server': self.server} if self.server else models
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -51,7 +61,8 @@ class Plan:
 
 
 def make_plan(
-        folder: Path, checkpoint: str, runtime: str, quick: bool, minutes: float) -> Plan:
+        folder: Path, checkpoint: str, runtime: str, quick: bool, minutes: float,
+        server: dict[str, Any]) -> Plan:
     """Write the checkpoints that are needed and return the plan."""
     paths = {}
     for quantize in ('int8', 'none'):
@@ -59,4 +70,4 @@ def make_plan(
             '-m', 'jetcap_ros.benchmark.checkpoints', str(folder), f'{{"quantize": "{quantize}"}}'])
     return Plan(
         checkpoint, paths['int8']['plain'], paths['int8']['packed'], paths['none']['packed'],
-        folder, quick, runtime, 3.0 if quick else 20.0, 6.0 if quick else minutes * 60)
+        folder, quick, runtime, 3.0 if quick else 20.0, 6.0 if quick else minutes * 60, server)

@@ -22,6 +22,9 @@ what is measured. The exit code is 0 only if all was measured and no target miss
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from .caption import add_server_arguments, server_settings
 
 PARTS = ('memory', 'time', 'growth', 'endurance', 'idle', 'day')
 # A bare node has about 85 MB, a bare import of torch 300 that cannot be dropped.
@@ -42,7 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='limits of the sweep (default: 60 to 1500)')
     parser.add_argument(
         '--checkpoint', metavar='FILE', default='',
-        help='a packed file for the node (default: the one that is shipped)')
+        help='a packed file for the node (default: the one that is shipped); with --projector, the '
+             "server's GGUF file")
+    parser.add_argument(
+        '--model', choices=('server',), help='measure memory and time with a server too')
     parser.add_argument(
         '--runtime', choices=('auto', 'opencv', 'onnxruntime'), default='auto',
         help='what the simple model runs in (default: %(default)s); time compares all')
@@ -53,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='of captioning a camera of 720p at 30 Hz, or of each day (default: 1)')
     parser.add_argument('--json', metavar='FILE', help='write all figures')
     parser.add_argument('--chart', metavar='FILE.png', help='draw them (matplotlib)')
+    add_server_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f'{unknown.pop()!r} is none of {", ".join(PARTS)}')
     if min(args.limits) < 20 or not 0 < args.minutes < math.inf:
         raise UserError('--limits are at least 20 MB, --minutes more than 0')
+    if args.model and (
+            args.memory_sweep or not {'memory', 'time'} & set(args.parts or PARTS)):
+        raise UserError('--model server is measured with memory and time, and not with the others')
     if args.checkpoint and not os.path.isfile(args.checkpoint):
         raise UserError(f'{args.checkpoint}: no such file')
     if not importlib.util.find_spec('rclpy'):
@@ -85,23 +95,25 @@ def run(args: argparse.Namespace) -> int:
         if path:
             require_file(path, option)
     checkpoint = os.path.abspath(args.checkpoint) if args.checkpoint else ''
+    server = _server(args, checkpoint) if args.model else {}
     # The nodes are in sessions of their own: whoever ends us must not leave them behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if args.memory_sweep:
         return _sweep(args, checkpoint)
     with tempfile.TemporaryDirectory(prefix='jetcap-benchmark-') as folder:
-        return _measure(args, checkpoint, Path(folder))
+        return _measure(args, checkpoint, Path(folder), server)
 
 
-def _measure(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
+def _measure(
+        args: argparse.Namespace, checkpoint: str, folder: Path, server: dict[str, Any]) -> int:
     import sys
 
     from jetcap_ros.benchmark import day, endurance, growth, idle, latency, memory, report, targets
     from jetcap_ros.benchmark.plan import make_plan
     from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
     from tqdm import tqdm
-    plan = make_plan(
-        folder, checkpoint or SHIPPED_CHECKPOINT, args.runtime, args.quick, args.minutes)
+    own = checkpoint if checkpoint and not args.projector else SHIPPED_CHECKPOINT
+    plan = make_plan(folder, own, args.runtime, args.quick, args.minutes, server)
     measurements = {
         'memory': memory, 'time': latency, 'growth': growth,
         'endurance': endurance, 'idle': idle, 'day': day}
@@ -120,6 +132,13 @@ def _measure(args: argparse.Namespace, checkpoint: str, folder: Path) -> int:
     if args.chart and 'memory' in result:
         report.draw_memory(result['memory'], args.chart)
     return 0 if all(target['ok'] for target in result['targets']) else 1
+
+
+def _server(args: argparse.Namespace, checkpoint: str) -> dict[str, Any]:
+    """Return the parameters of a node with the server; no other model may stand in for it."""
+    return {
+        'model': 'server', 'fallback': 'none', 'checkpoint': checkpoint if args.projector else '',
+        **server_settings(args)}
 
 
 def _sweep(args: argparse.Namespace, checkpoint: str) -> int:

@@ -210,10 +210,8 @@ def _other_problem(
     if read and reached('metadata'):
         from ..models.checkpoint import read_checkpoint
         from ..models.errors import CheckpointError
-        pinned = plan.checkpoint == settings.checkpoint_for(settings.model)
         try:
-            checkpoint = read_checkpoint(
-                plan.checkpoint, settings.checkpoint_sha256 if pinned else '')
+            checkpoint = read_checkpoint(plan.checkpoint, settings.sha256_for(plan.model))
         except CheckpointError as error:
             return str(error)
         if plan.model == 'simple' and not checkpoint.packed:

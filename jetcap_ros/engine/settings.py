@@ -101,11 +101,19 @@ class CaptionerSettings:
         Return the path of the file that a model loads.
 
         A model that stands in reads packed files only: the one beside a .pth, else the shipped.
+        What has a projector is the server's, and no other model reads it.
         """
         path = os.path.abspath(os.path.expanduser(self.checkpoint or SHIPPED_CHECKPOINT))
+        if model != 'server' and self.projector and path.endswith('.gguf'):
+            return SHIPPED_CHECKPOINT
         if model == self.model:
             return path
         if path.endswith(('.pth', '.pt')):
             path = os.path.splitext(path)[0] + '.safetensors'
             return path if os.path.isfile(path) else SHIPPED_CHECKPOINT
         return SHIPPED_CHECKPOINT if path.endswith('.gguf') else path
+
+    def sha256_for(self, model: str) -> str:
+        """Return the SHA-256 that the file of a model must have, '' if it may have any."""
+        path = os.path.abspath(os.path.expanduser(self.checkpoint or SHIPPED_CHECKPOINT))
+        return self.checkpoint_sha256 if self.checkpoint_for(model) == path else ''

@@ -107,13 +107,13 @@ class Workers:
         """Return the arguments of LazyModel for a model."""
         checkpoint = settings.checkpoint_for(model)
         wanted = settings.checkpoint_for(settings.model)
-        if checkpoint == SHIPPED_CHECKPOINT != wanted:
+        if checkpoint == SHIPPED_CHECKPOINT != wanted and settings.model != 'server':
             self._log(
                 'warning', f'{wanted} has no packed file beside it: the {model} model takes the '
                 f'shipped checkpoint. `jetcap pack {wanted}` makes one')
         return {
             'name': model, 'checkpoint': checkpoint,
-            'checkpoint_sha256': settings.checkpoint_sha256 if checkpoint == wanted else '',
+            'checkpoint_sha256': settings.sha256_for(model),
             'quantize': settings.quantize, 'device': settings.device,
             'runtime': 'opencv' if self._avoid_onnxruntime else settings.runtime,
             'num_threads': settings.num_threads,

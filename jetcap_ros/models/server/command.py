@@ -26,9 +26,12 @@ from .gguf import GgufFile, read_gguf
 from ..errors import CheckpointError
 
 CONTEXT, BATCH = 2048, 128  # tokens
+CONTEXT_FLAGS = ('-c', '--ctx-size')
 # The program, its libraries and what it keeps of the vocabulary.
 BASE_MB = 60
 MB = 1 << 20
+
+Flag = tuple[tuple[str, ...], tuple[str, ...]]  # names of one flag, and its values
 
 
 def llama_command(binary: str, model: str, projector: str) -> list[str]:
@@ -92,20 +95,19 @@ def gguf_files(command: list[str]) -> list[GgufFile]:
     return files
 
 
-def with_little_memory(
-        command: list[str], socket: Path, image_size: int, num_threads: int) -> list[str]:
+def little_memory_flags(image_size: int, num_threads: int) -> list[Flag]:
     """
-    Return a command of llama-server with what it does not say itself: where to listen, and flags.
+    Return flags of llama-server for little memory: their names, of which the first is used, values.
 
     :param image_size: of pictures, in pixels; decides how many tokens one may become.
     :param num_threads: 0: all cores but one.
     """
     tokens = math.ceil(image_size / 28) ** 2  # a token for 28 x 28 pixels, of models that adapt
-    options: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
+    return [
         # Its threads spin where they meet: beside a busy robot one core less is far faster than
         # one too many.
         (('-t', '--threads'), (str(num_threads or max(1, len(os.sched_getaffinity(0)) - 1)),)),
-        (('-c', '--ctx-size'), (str(CONTEXT),)),
+        (CONTEXT_FLAGS, (str(CONTEXT),)),
         (('-np', '--parallel'), ('1',)),
         (('-b', '--batch-size'), (str(BATCH),)),
         (('-ub', '--ubatch-size'), (str(BATCH),)),
@@ -113,21 +115,25 @@ def with_little_memory(
         (('--image-max-tokens',), (str(tokens),)),
         (('--no-warmup', '--warmup'), ()),
         (('--no-ui', '--no-webui', '--ui', '--webui'), ())]
+
+
+def with_little_memory(command: list[str], socket: Path, flags: list[Flag]) -> list[str]:
+    """Return a command of llama-server with what it does not say itself: where to listen, flags."""
     given = set(command)
     if {'--host', '--port'} & given:
         raise ServerOptionError(
             'server_command says where the server listens: say it in server_url too, or leave '
             'out --host and --port for a socket that only this user can reach')
     words = [*command, '--host', str(socket)]
-    for names, values in options:
+    for names, values in flags:
         if not given & set(names):
             words += [names[0], *values]
     return words
 
 
-def need_mb(files: list[GgufFile]) -> float:
+def need_mb(files: list[GgufFile], command: list[str]) -> float:
     """
-    Return the memory that llama-server needs for a model and its projector, in MB.
+    Return the memory that a command of llama-server needs for a model and its projector, in MB.
 
     The files, the keys and values of the context, and what computing the text and a picture takes,
     from the files' own figures.
@@ -138,11 +144,11 @@ def need_mb(files: list[GgufFile]) -> float:
         if file.architecture == 'clip':
             need += _picture_bytes(file)
         else:
-            need += _context_bytes(file)
+            need += _context_bytes(file, command)
     return need / MB
 
 
-def _context_bytes(model: GgufFile) -> float:
+def _context_bytes(model: GgufFile, command: list[str]) -> float:
     """Return the bytes of the context (16 bits a number), and of computing a batch (32)."""
     def number(key: str, default: float = 0) -> float:
         return model.number(f'{model.architecture}.{key}', default)
@@ -154,9 +160,13 @@ def _context_bytes(model: GgufFile) -> float:
         kv_heads *= layers  # one number for all; a list has one for each
     size = width / max(heads, 1)
     keys_and_values = number('attention.key_length', size) + number('attention.value_length', size)
+    context = next((
+        int(value) for flag, value in zip(command, command[1:])
+        if flag in CONTEXT_FLAGS and value.isdecimal()), CONTEXT)
+    context = context or int(number('context_length'))  # 0 is as much as the model knows
     vocabulary = model.lengths.get('tokenizer.ggml.tokens', 0)
     batch = BATCH * (vocabulary + 4 * width + 2 * number('feed_forward_length'))
-    return CONTEXT * kv_heads * keys_and_values * 2 + batch * 4
+    return context * kv_heads * keys_and_values * 2 + batch * 4
 
 
 def _picture_bytes(projector: GgufFile) -> float:

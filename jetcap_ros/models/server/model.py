@@ -30,7 +30,8 @@ from typing import Any
 from .address import Address
 from .chat import ChatClient, Completion, grey_picture
 from .command import (
-    find_program, gguf_files, llama_command, need_mb, split_command, with_little_memory)
+    find_program, gguf_files, little_memory_flags, llama_command, need_mb, split_command,
+    with_little_memory)
 from .errors import printable, ServerError, ServerOptionError
 from .gguf import GgufFile
 from .plain_text import plain_line
@@ -96,7 +97,7 @@ class ServerCaptioningModel:
     @property
     def need_mb(self) -> float:
         """Return the memory that its server will need, 0 of another's; in MB."""
-        return need_mb(self._files) if self.is_own else 0.0
+        return need_mb(self._files, self._command) if self.is_own else 0.0
 
     @property
     def rss_mb(self) -> float:
@@ -207,7 +208,8 @@ class ServerCaptioningModel:
             path = self._folder / SOCKET_NAME
             address = Address.parse(f'unix:{path}')
             self._command = with_little_memory(
-                self._command, path, self._options.image_size, self._num_threads)
+                self._command, path,
+                little_memory_flags(self._options.image_size, self._num_threads))
         else:
             try:
                 address.connect(1.0).close()
