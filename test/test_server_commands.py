@@ -125,6 +125,7 @@ def measure_server(url, folder):
         'running': latency.measure_running(plan, parameters)}
 
 
+@pytest.mark.measures
 def test_benchmark_measures_a_server_as_the_other_models(server, tmp_path):
     pytest.importorskip('rclpy')
     from test_benchmark import in_a_process
