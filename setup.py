@@ -26,7 +26,7 @@ test = [
     'scikit-image',
     'mypy>=2', 'import-linter', 'check-jsonschema', 'pydocstyle', 'flake8', 'flake8-import-order',
     'flake8-quotes', 'flake8-builtins', 'flake8-comprehensions', 'flake8-class-newline',
-    'flake8-blind-except', 'flake8-deprecated', 'flake8-docstrings']
+    'flake8-blind-except', 'flake8-deprecated']
 
 setup(
     name=package_name,

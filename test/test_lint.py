@@ -39,7 +39,7 @@ def run(*arguments):
 
 
 def test_flake8():
-    """With the plug-ins that are installed; ament_flake8 brings eight."""
+    """With the plug-ins that are installed; docstrings are the next test's."""
     pytest.importorskip('flake8')
     assert run('-m', 'flake8', *SOURCES) == ''
 
