@@ -390,6 +390,13 @@ def test_rewards_are_the_same_in_processes_of_their_own():
     assert here == there and here[0] > 0
 
 
+def test_words_said_twice_cost_reward_but_for_small_ones():
+    references = [[[4, 5, 4, 6], [4, 7, 4, 8]]] * 2  # 4 is said twice as a rule
+    plain, strict = Rewards(references), Rewards(references, repeat_weight=0.5)
+    for caption, cost in (([4, 5, 4, 6], 0.0), ([4, 5, 4, 5], 0.5), ([5, 5, 6, 6], 1.0)):
+        assert strict.one(0, caption) == plain.one(0, caption) - cost
+
+
 def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
     out = tmp_path / 'runs'
     settings = ('--set', 'self-critical.runs=2', '--set', 'self-critical.pull_back=0.25')
@@ -660,7 +667,7 @@ def test_config_is_written_as_it_is_read(tmp_path):
 
 
 @pytest.mark.parametrize('name', [
-    'full', 'mobilenet_v2', 'simple', 'simple_distilled', 'simple_self_critical'])
+    'full', 'mobilenet_v2', 'simple', 'simple_distilled', 'simple_plain'])
 def test_shipped_configurations_are_valid(name):
     folder = os.path.join(os.path.dirname(__file__), '..', 'config', 'training')
     config = read_config(os.path.join(folder, name + '.yaml'))

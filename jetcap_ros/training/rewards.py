@@ -14,6 +14,7 @@
 
 """How good drawn captions are: CIDEr-D, BLEU-4 and METEOR in one number."""
 
+from collections import Counter
 from collections.abc import Sequence
 import multiprocessing
 import weakref
@@ -23,6 +24,7 @@ from .cider import CiderD
 from .meteor import sentence_meteor
 
 Caption = list[int]
+SMALL = 0.002  # of all captions say a small word twice: a, the, of
 
 
 class Rewards:
@@ -30,19 +32,24 @@ class Rewards:
     Rewards captions by their agreement with those people wrote of the picture.
 
     :param references: the captions of each picture.
+    :param repeat_weight: taken for each word that is said again and is no small one.
     :param processes: that share the work, beside a GPU that has the rest of it; 0: none, it is
         done here.
     """
 
     def __init__(
             self, references: Sequence[Sequence[Caption]], bleu_weight: float = 0.0,
-            meteor_weight: float = 0.0, processes: int = 0) -> None:
+            meteor_weight: float = 0.0, repeat_weight: float = 0.0, processes: int = 0) -> None:
         self._references, self._scorer = references, CiderD(references)
         self._bleu_weight, self._meteor_weight = bleu_weight, meteor_weight
+        self._repeat_weight = repeat_weight
+        twice = Counter(w for group in references for c in group for w in _said_again(c))
+        enough = SMALL * sum(map(len, references))
+        self._small = {word for word, count in twice.items() if count >= enough}
         self._pool = None
         if processes:
             self._pool = multiprocessing.get_context('spawn').Pool(
-                processes, _begin, (references, bleu_weight, meteor_weight))
+                processes, _begin, (references, bleu_weight, meteor_weight, repeat_weight))
             weakref.finalize(self, self._pool.terminate)
 
     def __call__(self, pictures: Sequence[int], captions: Sequence[Caption]) -> list[float]:
@@ -60,15 +67,24 @@ class Rewards:
             reward += self._bleu_weight * sentence_bleu4(caption, references)
         if self._meteor_weight:
             reward += self._meteor_weight * sentence_meteor(caption, references)
+        if self._repeat_weight:
+            again = [word for word in _said_again(caption) if word not in self._small]
+            reward -= self._repeat_weight * len(again)
         return reward
+
+
+def _said_again(caption: Caption) -> list[int]:
+    """Return the words that the caption says more than once."""
+    return [word for word, count in Counter(caption).items() if count > 1]
 
 
 _of_this_process: list[Rewards] = []  # of the pool: one
 
 
 def _begin(
-        references: Sequence[Sequence[Caption]], bleu_weight: float, meteor_weight: float) -> None:
-    _of_this_process.append(Rewards(references, bleu_weight, meteor_weight))
+        references: Sequence[Sequence[Caption]], bleu_weight: float, meteor_weight: float,
+        repeat_weight: float) -> None:
+    _of_this_process.append(Rewards(references, bleu_weight, meteor_weight, repeat_weight))
 
 
 def _reward(picture: int, caption: Caption) -> float:

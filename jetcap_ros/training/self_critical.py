@@ -49,7 +49,7 @@ class SelfCritical(Likelihood):
         references = task.train.references(with_end=True)
         self._rich = np.array([len(r) >= stage.min_references for r in references])
         self._rewards = Rewards(
-            references, stage.bleu_weight, stage.meteor_weight,
+            references, stage.bleu_weight, stage.meteor_weight, stage.repeat_weight,
             0 if task.device == 'cpu' else REWARD_PROCESSES)
 
     def loss(
