@@ -17,6 +17,7 @@
 import itertools
 
 from hypothesis import given, settings, strategies as st
+from jetcap_ros.models.repetition import relatives
 from jetcap_ros.models.search import beam_search, greedy_search, log_softmax
 from jetcap_ros.models.search_options import MAX_BEAM_SIZE, MAX_LENGTH
 import numpy as np
@@ -219,3 +220,26 @@ def test_absurd_options_are_refused(options):
     if name == 'max_length':
         with pytest.raises(ValueError, match=name):
             greedy_search(TableDecoder(0), None, START, END, **options)
+
+
+def test_words_and_their_plurals_are_said_once_but_for_small_ones():
+    words = ['<start>', '<end>', 'a', 'shelf', 'shelves', 'box', 'boxes', 'city', 'cities', 'men']
+    found = {
+        words[index]: sorted(words[other] for other in others)
+        for index, others in relatives(words).items()}
+    for pair in (['shelf', 'shelves'], ['box', 'boxes'], ['cities', 'city']):
+        assert found[pair[0]] == found[pair[1]] == pair
+    assert 'a' not in found and 'men' not in found
+    said_twice = 0
+    for seed in range(40):
+        decoder = TableDecoder(seed, len(words))
+        for kept in (None, relatives(words)):
+            indices = beam_search(
+                decoder, None, START, END, max_length=8, forbidden=[START], relatives=kept).indices
+            said = [other for index in indices for other in relatives(words).get(index, [])[:1]]
+            stems = [min(relatives(words)[index]) for index in said]
+            if kept is None:
+                said_twice += len(stems) != len(set(stems))
+            else:
+                assert len(stems) == len(set(stems))
+    assert said_twice

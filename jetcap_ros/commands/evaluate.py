@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="exponent of the length, instead of the checkpoint's")
     parser.add_argument('--block-ngram', type=int,
                         help="no run of so many words twice, instead of the checkpoint's")
+    parser.add_argument('--say-once', type=int, choices=(0, 1),
+                        help="1: no word but small ones comes twice, instead of the checkpoint's")
     parser.add_argument('--word-gain', type=float,
                         help="part of the word detector in the search, instead of the checkpoint's")
     parser.add_argument('--calibrate', action='store_true',
@@ -74,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f'{name} {number}: expected a number')
     of_search = {
         '--length-penalty': args.length_penalty, '--block-ngram': args.block_ngram,
-        '--word-gain': args.word_gain, '--calibrate': args.calibrate or None}
+        '--say-once': args.say_once, '--word-gain': args.word_gain,
+        '--calibrate': args.calibrate or None}
     for name, chosen in of_search.items():
         if args.model == 'server' and chosen is not None:
             raise UserError(f'{name}: a server has a search of its own, which cannot be set')

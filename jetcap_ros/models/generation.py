@@ -16,11 +16,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
+from .repetition import relatives
 from .search import beam_search, greedy_search, Hypothesis, SearchDecoder
 from .vocabulary import END, START, Vocabulary
 from .word_detector import WordDetector
@@ -49,8 +51,9 @@ class CaptioningModel:
 
     :param calibration: 'slope' and 'intercept' of the logistic curve from the mean
         log-probability of a token to the score; without them the score is the mean probability.
-    :param search_options: 'length_penalty' and 'block_ngram' of the beam search, and 'word_gain',
-        the part that the word detector, if there is one, has in it.
+    :param search_options: 'length_penalty' and 'block_ngram' of the beam search, 'say_once' (1: no
+        word but small ones comes twice), and 'word_gain', the part that the word detector, if there
+        is one, has in it.
     """
 
     name = ''
@@ -120,12 +123,17 @@ class CaptioningModel:
             beam_size, forbidden=vocabulary.special,
             length_penalty=self.search_options.get('length_penalty', 0.0),
             block_ngram=int(self.search_options.get('block_ngram', 0)),
+            relatives=self._relatives if self.search_options.get('say_once') else None,
             word_gain=self.search_options.get('word_gain', WORD_GAIN))
         attention = found.attention.mean(axis=0)
         side = math.isqrt(len(attention))
         return GeneratedCaption(
             vocabulary.sentence(found.indices), found.indices, found.mean_log_probability,
             self.score(found), attention.reshape(side, side))
+
+    @functools.cached_property
+    def _relatives(self) -> Mapping[int, list[int]]:
+        return relatives(self.vocabulary.words if self.vocabulary else ())
 
     def score(self, found: Hypothesis) -> float:
         """Return how far a caption can be trusted, 0..1."""

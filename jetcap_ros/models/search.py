@@ -14,7 +14,7 @@
 
 """Greedy decoding and beam search, the same for every model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 import math
 from typing import Any, NamedTuple, Protocol
@@ -100,7 +100,8 @@ class _Beam(NamedTuple):
 def beam_search(
         decoder: SearchDecoder, cells: Any, start: int, end: int, max_length: int = 20,
         beam_size: int = 3, forbidden: Sequence[int] = (), length_penalty: float = 0.0,
-        block_ngram: int = 0, gains: np.ndarray | None = None) -> Hypothesis:
+        block_ngram: int = 0, gains: np.ndarray | None = None,
+        relatives: Mapping[int, Sequence[int]] | None = None) -> Hypothesis:
     """
     Follow the `beam_size` most probable beginnings of a caption.
 
@@ -108,6 +109,7 @@ def beam_search(
     :param length_penalty: hypotheses compare by log-probability / length ** length_penalty.
     :param block_ngram: no run of this many words comes twice; 0 allows it.
     :param gains: (V,) what is added to the logits of the words that a caption does not hold yet.
+    :param relatives: of a word, those that do not come once it is said.
     :raises ValueError: for an absurd beam size or length.
     """
     check_bounds(beam_size, max_length)
@@ -121,6 +123,10 @@ def beam_search(
     for position in range(1, max_length + 1):
         logits, state, attention = decoder.step(words, state)
         scores = _scores(logits, beams, forbidden, block_ngram, gains)
+        if relatives:
+            for row, beam in enumerate(beams):
+                said = [other for word in beam.words for other in relatives.get(word, ())]
+                scores[row, said] = -np.inf
         longer: list[_Beam] = []
         rows: list[int] = []
         for rank, (row, word) in enumerate(_best(scores, 2 * beam_size)):

@@ -42,7 +42,7 @@ from ..models.errors import CheckpointError
 from ..models.server.errors import ServerError
 
 
-SEARCH_OPTIONS = ('length_penalty', 'block_ngram', 'word_gain')
+SEARCH_OPTIONS = ('length_penalty', 'block_ngram', 'say_once', 'word_gain')
 
 
 @dataclass
