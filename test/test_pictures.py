@@ -123,7 +123,7 @@ def zeroed(data):
 
 @pytest.mark.parametrize('damage, extension', [
     *itertools.product([cut, without_middle], ['.jpg', '.png', '.webp', '.tiff', '.bmp']),
-    *itertools.product([zeroed], ['.jpg', '.png', '.webp'])])
+    *itertools.product([zeroed], ['.jpg', '.png'])])  # WebP has nothing to tell it by
 def test_what_is_not_whole_is_refused(tmp_path, capfd, small, extension, damage):
     path = write(tmp_path / 'picture', damage(encode(extension, small)))
     with pytest.raises(UserError, match='picture: .*(cut off|damaged)') as caught:
