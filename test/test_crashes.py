@@ -82,7 +82,7 @@ def test_a_torch_that_does_not_import_leads_to_the_simple_model(
         kind, words, settings, monkeypatch, tmp_path, photograph):
     fake_torch(monkeypatch, tmp_path, kind)
     if kind == 'hang':
-        settings.configure_timeout_s = 3
+        settings.configure_timeout_s = 6  # the simple model has to load in it
     logged = []
     with Captioner(settings, log=lambda severity, text: logged.append(text)) as captioner:
         captioner.configure()
