@@ -39,9 +39,10 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 NEEDED = {
     'pycocoevalcap': ['test_evaluate.py'],
     'rclpy': ['test_camera_watch.py', 'test_caption_info.py', 'test_demo.py', 'test_executor.py',
-              'test_launch.py', 'test_managers.py', 'test_node.py', 'test_outputs.py',
-              'test_parameters.py', 'test_plan.py', 'test_pressure.py', 'test_reliability.py',
-              'test_replay_dds.py', 'test_server_node.py', 'test_start.py'],
+              'test_launch.py', 'test_lazy.py', 'test_managers.py', 'test_node.py',
+              'test_outputs.py', 'test_parameters.py', 'test_plan.py', 'test_pressure.py',
+              'test_reliability.py', 'test_replay_dds.py', 'test_server_node.py',
+              'test_sleep_and_swap.py', 'test_start.py'],
     'rosbags': ['test_replay.py', 'test_replay_bag.py', 'test_replay_damage.py',
                 'test_replay_dds.py', 'test_replay_report.py'],
     'torch': ['test_checkpoints.py', 'test_encoders.py', 'test_evaluate.py',
