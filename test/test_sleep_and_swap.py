@@ -36,6 +36,11 @@ def wait_for(condition, timeout=120):
         time.sleep(0.02)
 
 
+def workers():
+    return [child for child in psutil.Process().children()
+            if 'jetcap_ros.engine.worker' in ' '.join(child.cmdline())]
+
+
 def open_files():
     return psutil.Process().num_fds(), psutil.Process().num_threads()
 
@@ -51,7 +56,7 @@ def test_a_captioner_without_work_sleeps_and_wakes(photograph):
         for count in range(1, 6):
             wait_for(lambda: sum('asleep' in line for line in said) == count)
             assert captioner.asleep_for is not None
-            assert captioner.worker_pid is None and not psutil.Process().children()
+            assert captioner.worker_pid is None and not workers()
             before = before or open_files()
             assert captioner.caption(photograph).text == text
             assert captioner.reason == '' and captioner.restarts == 0
@@ -69,7 +74,7 @@ def test_the_simple_model_answers_while_the_full_one_wakes(photograph):
         wait_for(lambda: captioner.model_in_use == 'mobilenet')
         assert captioner.caption(photograph).model == 'mobilenet'
         assert captioner.reason == '' and captioner.restarts == 0
-        wait_for(lambda: len(psutil.Process().children()) == 1)
+        wait_for(lambda: len(workers()) == 1)
 
 
 def test_a_wake_that_finds_no_memory_says_so(photograph):
@@ -100,7 +105,7 @@ def test_swaps_of_a_captioner(photograph, tmp_path):
         assert captioner.caption(photograph).text == text
         captioner.swap({'checkpoint': ''})
         wait_for(lambda: not captioner.swap_failure)
-        assert captioner.worker_pid == pid and len(psutil.Process().children()) == 1
+        assert captioner.worker_pid == pid and len(workers()) == 1
 
 
 def test_where_there_is_no_room_for_two_one_makes_room_for_the_other(photograph):
