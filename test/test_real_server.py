@@ -30,6 +30,7 @@ from jetcap_ros.engine.settings import CaptionerSettings
 import numpy as np
 import psutil
 import pytest
+from server_swaps import sleep_wake_and_make_way, wait_for
 from tiny_vlm import projector, write_tiny_vlm
 
 BINARY = os.environ.get('LLAMA_SERVER', '')
@@ -55,14 +56,6 @@ def settings(files):
     return CaptionerSettings(
         model='server', checkpoint=files[0], projector=files[1], server_binary=BINARY,
         reserve_memory_mb=50, max_length=4, num_threads=1, inference_timeout_s=60)
-
-
-def wait_for(condition, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.05)
-    return value
 
 
 def frames(count):
@@ -97,7 +90,7 @@ def test_it_dies_or_stops_and_comes_back(settings, photograph, monkeypatch, numb
         assert captioner.caption(photograph).model == 'simple'
         assert words in captioner.reason
         captioner.settings.inference_timeout_s = 60
-        wait_for(lambda: captioner.model_in_use == 'server')
+        wait_for(lambda: captioner.model_in_use == 'server', 60)
         assert captioner.caption(photograph).model == 'server'
 
 
@@ -106,17 +99,7 @@ def test_it_sleeps_wakes_and_makes_way_for_another_model(settings, photograph):
     with Captioner(settings) as captioner:
         captioner.configure()
         said = captioner.caption(photograph).text
-        server = captioner.facts['server pid']
-        wait_for(lambda: captioner.asleep_for is not None)
-        assert not psutil.pid_exists(server)
-        assert captioner.caption(photograph).text  # whichever model is awake first
-        captioner.settings.sleep_after_s = 0.0
-        wait_for(lambda: captioner.caption(photograph).model == 'server')
-        for wanted in ('simple', 'server'):
-            captioner.swap({'model': wanted})
-            # Every frame is captioned meanwhile, by the one or the other.
-            wait_for(lambda: captioner.caption(photograph).model == wanted)
-            assert not captioner.swap_failure
+        sleep_wake_and_make_way(captioner, photograph, timeout=60)
         assert captioner.caption(photograph).text == said
         assert captioner.restarts == 0 and not captioner.reason
 

@@ -35,6 +35,7 @@ from jetcap_ros.models.checkpoint import sha256
 import numpy as np
 import psutil
 import pytest
+from server_swaps import sleep_wake_and_make_way, wait_for
 
 PROGRAM = Path(__file__).with_name('fake_server.py')
 STAGES = ['server_files', 'server_start', 'vision', 'warm_up']
@@ -59,14 +60,6 @@ def command(tmp_path):
 def settings(**values):
     return CaptionerSettings(**{
         'model': 'server', 'reserve_memory_mb': 20, 'configure_timeout_s': 30, **values})
-
-
-def wait_for(condition, timeout=20):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
-    return value
 
 
 def test_a_server_of_its_own_captions_and_counts_as_the_worker(command, photograph):
@@ -229,16 +222,7 @@ def test_it_sleeps_wakes_and_makes_way_for_another_model(command, tmp_path, phot
                             checkpoint_sha256=sha256(model), sleep_after_s=0.3),
                    log=lambda severity, text: logged.append(text)) as captioner:
         captioner.configure()
-        server = captioner.facts['server pid']
-        wait_for(lambda: captioner.asleep_for is not None)
-        assert not psutil.pid_exists(server)
-        assert captioner.caption(photograph).text  # whichever model is awake first
-        captioner.settings.sleep_after_s = 0.0
-        wait_for(lambda: captioner.caption(photograph).model == 'server')
-        for wanted in ('simple', 'server'):
-            captioner.swap({'model': wanted})
-            wait_for(lambda: captioner.caption(photograph).model == wanted, 60)
-            assert not captioner.swap_failure
+        sleep_wake_and_make_way(captioner, photograph)
         assert captioner.caption(photograph).text == CAPTION
         assert captioner.restarts == 0 and not captioner.reason
     assert not any('pack' in text for text in logged)  # what is the server's needs no packing
