@@ -122,11 +122,7 @@ def beam_search(
 
     for position in range(1, max_length + 1):
         logits, state, attention = decoder.step(words, state)
-        scores = _scores(logits, beams, forbidden, block_ngram, gains)
-        if relatives:
-            for row, beam in enumerate(beams):
-                said = [other for word in beam.words for other in relatives.get(word, ())]
-                scores[row, said] = -np.inf
+        scores = _scores(logits, beams, forbidden, block_ngram, gains, relatives or {})
         longer: list[_Beam] = []
         rows: list[int] = []
         for rank, (row, word) in enumerate(_best(scores, 2 * beam_size)):
@@ -160,7 +156,7 @@ def beam_search(
 
 def _scores(
         logits: np.ndarray, beams: list[_Beam], forbidden: Sequence[int], block_ngram: int,
-        gains: np.ndarray | None) -> np.ndarray:
+        gains: np.ndarray | None, relatives: Mapping[int, Sequence[int]]) -> np.ndarray:
     """Return (K, V): the log-probability of each beam with each word after it."""
     if gains is not None:
         logits = logits + gains
@@ -170,9 +166,12 @@ def _scores(
     scores: np.ndarray = logits - (_log_sum(logits) - totals).astype(logits.dtype)
     if len(forbidden):
         scores[:, forbidden] = -np.inf
-    if block_ngram:
-        for row, beam in enumerate(beams):
+    for row, beam in enumerate(beams):
+        if block_ngram:
             scores[row, _completions(beam.words, block_ngram)] = -np.inf
+        if relatives:
+            said = [other for word in beam.words for other in relatives.get(word, ())]
+            scores[row, said] = -np.inf
     return scores
 
 
