@@ -19,7 +19,9 @@ The trees in data/memory are text files of `== path` and contents. v1_hybrid was
 others follow the formats of the kernel, Docker and systemd they are named after.
 """
 
+import os
 from pathlib import Path
+import signal
 import subprocess
 import sys
 
@@ -46,14 +48,13 @@ EXPECTED = {
 
 
 @pytest.fixture
-def tree(request, tmp_path, monkeypatch):
+def tree(request, tmp_path):
     """Lay out a recorded tree and return where it is."""
     for section in (TREES / f'{request.param}.txt').read_text().split('\n== ')[1:]:
         name, contents = section.split('\n', 1)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(contents.rstrip() + '\n')
-    monkeypatch.setattr(psutil, 'PROCFS_PATH', str(tmp_path / 'proc'))
     return str(tmp_path)
 
 
@@ -96,6 +97,19 @@ def test_this_machine():
     assert 0 < memory.anonymous_mb <= memory.rss_mb
 
 
+def test_a_process_that_is_stopped():
+    child = subprocess.Popen(['sleep', '60'])
+    try:
+        assert not memory_utils.is_stopped(child.pid)
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        assert memory_utils.is_stopped(child.pid)
+    finally:
+        child.kill()
+        child.wait()
+    assert not memory_utils.is_stopped(child.pid)
+
+
 def test_process_memory_of_another_process():
     child = subprocess.Popen(
         [sys.executable, '-c', 'a = bytearray(50 << 20); print(flush=True); input()'],
@@ -106,14 +120,16 @@ def test_process_memory_of_another_process():
     finally:
         child.kill()
         child.communicate()
-    with pytest.raises(psutil.NoSuchProcess):
+    with pytest.raises(ProcessLookupError):
         memory_utils.process_memory(child.pid)
 
 
 def test_pss_without_smaps_rollup(monkeypatch):
     memory = memory_utils.process_memory()
     expected = memory.pss_mb
-    monkeypatch.setattr(memory_utils, '_read', lambda path: '')
+    read = memory_utils._read
+    monkeypatch.setattr(
+        memory_utils, '_read', lambda path: '' if path.name == 'smaps_rollup' else read(path))
     assert memory.pss_mb == pytest.approx(expected, rel=0.1)
 
 

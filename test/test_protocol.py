@@ -139,8 +139,8 @@ def test_the_worker_hears_its_own_node_alone(tmp_path):
     packed = str(tmp_path / 'packed.safetensors')
     pack(read_checkpoint(str(tmp_path / 'plain.pth')), packed)
     node, theirs = protocol.connected_sockets()
-    command = [sys.executable, '-m', 'jetcap_ros.engine.worker', '--socket', str(theirs.fileno()),
-               '--parent', str(os.getpid())]
+    command = [sys.executable, '-m', 'jetcap_ros.engine.worker', str(theirs.fileno()),
+               str(os.getpid())]
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as worker, node:
         theirs.close()
         node.settimeout(60)

@@ -110,6 +110,12 @@ def test_the_fastest_is_taken_for_each_kind_of_work():
     facts = runtimes.facts
     assert facts['runtime of the word products'].startswith('second (first: ')
     assert facts['runtime of the image products'].startswith('first (first: ')
+    made.clear()
+    again = Fastest(
+        [Runtime('first', product=noted(slow)), Runtime('second', product=noted(fast))],
+        runtimes.timings)
+    assert (again.product(weight, bias)(x) == 4).all() and made == [('fast', 2000)]
+    assert again.facts['runtime of the word products'] == facts['runtime of the word products']
 
 
 def test_what_it_runs_in_is_said(photograph):

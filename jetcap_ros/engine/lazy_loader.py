@@ -33,12 +33,14 @@ from ..memory.memory_utils import MB, pre_cleanup, process_memory, safe_import_w
 if TYPE_CHECKING:
     from ..models.checkpoint import Checkpoint
     from ..models.mobilenet import MobileNetCaptioningModel
-    from ..models.runtimes.fastest import Fastest
+    from ..models.runtimes.fastest import Fastest, Timings
     from ..models.runtimes.runtime import Runtime
     from ..models.server.model import ServerCaptioningModel
     from ..models.simple import SimpleCaptioningModel
 
 Result = TypeVar('Result')
+# The first word is searched for with one beam, the next ones with all, and then it goes on so.
+WARM_UP_WORDS = 3
 
 
 def lazy_load_quantization() -> Callable[..., Any]:
@@ -72,6 +74,7 @@ class LazyModel:
     :param runtime: one of RUNTIMES, for 'simple'.
     :param num_threads: 0 for all cores.
     :param server: the fields of ServerOptions, for 'server'.
+    :param timings: of the runtimes, as `timings` of the last model like it said.
     :param on_begin: called with the name of each stage that begins.
     :param on_stage: called with a Stage for each stage that ends.
     """
@@ -80,7 +83,7 @@ class LazyModel:
             self, checkpoint: str = '', name: str = 'mobilenet', checkpoint_sha256: str = '',
             quantize: str = 'int8', device: str = 'cpu', runtime: str = 'auto',
             num_threads: int = 0, reserve_memory_mb: float = 150,
-            server: dict[str, Any] | None = None,
+            server: dict[str, Any] | None = None, timings: 'Timings | None' = None,
             on_begin: Callable[[str], None] = lambda name: None,
             on_stage: Callable[[Stage], None] = lambda stage: None) -> None:
         for value, choices in (
@@ -102,6 +105,7 @@ class LazyModel:
         self._model: Any = None
         self.checkpoint: Checkpoint | None = None
         self.facts: dict[str, str] = {}  # what the simple model runs in, and why
+        self.timings = timings or {}
 
     @property
     def model(self) -> Any:
@@ -140,7 +144,7 @@ class LazyModel:
 
     def _warm_up(self, model: Any) -> None:
         import numpy as np
-        model.caption(np.full((224, 224, 3), 128, np.uint8))
+        model.caption(np.full((224, 224, 3), 128, np.uint8), max_length=WARM_UP_WORDS)
 
     def _load_server(self) -> 'ServerCaptioningModel':
         from ..models.server.model import ServerCaptioningModel, ServerOptions
@@ -158,7 +162,7 @@ class LazyModel:
         runtimes = self._load_runtimes()
         from ..models.simple import SimpleCaptioningModel
         model = self._run('weights', lambda: SimpleCaptioningModel(checkpoint, runtimes))
-        self.facts = runtimes.facts
+        self.facts, self.timings = runtimes.facts, runtimes.timings
         self._run('cleanup', pre_cleanup)
         self._run('warm_up', lambda: self._warm_up(model))
         return model
@@ -178,7 +182,7 @@ class LazyModel:
         elif self._runtime == 'onnxruntime':
             runtimes.append(self._run('onnxruntime', self._import_onnx_runtime))
         release_file_pages()
-        return Fastest(runtimes)
+        return Fastest(runtimes, self.timings)
 
     def _import_opencv(self) -> 'Runtime':
         safe_import_wrapper('cv2', NEED_MB['opencv'])

@@ -13,20 +13,23 @@
 # limitations under the License.
 
 """
-The process the model lives in: `python -m jetcap_ros.engine.worker --socket FD`.
+The process the model lives in: `python -m jetcap_ros.engine.worker SOCKET PARENT`.
 
 It is told what to load, reports each stage, then captions the frames it is sent. It ends with the
-process that started it, and offers itself to the kernel first when memory runs out.
+process that started it, and offers itself to the kernel first when memory runs out. Somebody may
+wait for its first caption, so nothing is imported or looked at before that can come later.
 """
 
-import argparse
 import atexit
 import ctypes
 from dataclasses import asdict
+import gc
 import os
+import select
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any, NoReturn, TextIO
 import warnings
@@ -43,6 +46,8 @@ from ..models.server.errors import ServerError
 PR_SET_PDEATHSIG = 1
 # Enough to go before the node and the rest of the robot; 1000 would be first of all processes.
 OOM_SCORE_ADJ = 600
+# Who is not asked for so long after it is ready has time to tidy up.
+UNASKED_S = 0.5
 
 
 def _end_with_parent(parent: int) -> None:
@@ -91,17 +96,37 @@ def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
     return model
 
 
-def _facts(model: LazyModel) -> dict[str, Any]:
+class _Digest(threading.Thread):
+    """Hashes a file beside what else is done."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self._sha256 = ''
+
+    def run(self) -> None:
+        from ..models.checkpoint import sha256
+        try:
+            self._sha256 = sha256(self._path)
+        except OSError:
+            pass  # the stage that reads the file says so
+
+    def wait(self) -> str:
+        """Return the SHA-256."""
+        self.join()
+        return self._sha256
+
+
+def _facts(model: LazyModel, digest: _Digest) -> dict[str, Any]:
     """Return what diagnostics should say of the model."""
     if model.model.name == 'server':
         facts: dict[str, Any] = model.model.facts()
         return facts
-    from ..models.checkpoint import sha256
     checkpoint = model.checkpoint
     if checkpoint is None:
         return {}
     facts = {
-        'checkpoint': checkpoint.path, 'checkpoint SHA-256': sha256(checkpoint.path),
+        'checkpoint': checkpoint.path, 'checkpoint SHA-256': digest.wait(),
         'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary),
         **model.facts}
     if 'torch' in sys.modules:
@@ -132,15 +157,25 @@ def _caption(
         rss_mb=model.rss_mb, available_mb=available_memory_mb())
 
 
+def _answer(node: socket.socket, model: LazyModel) -> None:
+    """Wait for a request and answer it; EOFError if the node has gone."""
+    message, pixels = protocol.receive(node)
+    try:
+        _caption(node, model, message, pixels)
+    except ServerError as error:  # whatever it is, another model answers better now
+        protocol.send(node, 'failed', text=str(error))
+    except (ValueError, KeyError, TypeError) as error:  # this request, not the model
+        protocol.send(
+            node, 'error', error=type(error).__name__, stage='caption', text=str(error)[:2000])
+
+
 def main() -> None:
     """Load one model, then caption until the node has gone."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--socket', type=int, required=True, help='inherited file descriptor')
-    parser.add_argument('--parent', type=int, required=True, help='process to end with')
-    args = parser.parse_args()
-    _end_with_parent(args.parent)
+    file_descriptor, parent = map(int, sys.argv[1:])
+    _end_with_parent(parent)
     _offer_to_oom_killer()
-    node = socket.socket(fileno=args.socket)
+    gc.freeze()  # what was imported stays: no collection need look at it
+    node = socket.socket(fileno=file_descriptor)
 
     def report_warning(
             message: Warning | str, category: type[Warning], filename: str, lineno: int,
@@ -150,23 +185,21 @@ def main() -> None:
     warnings.showwarning = report_warning
     try:
         message, _ = protocol.receive(node)
+        digest = _Digest(message['settings']['checkpoint'])
         if message['settings'].get('name') == 'server':
             # It has a process to end, or a server to tell, and is given time for it.
             signal.signal(signal.SIGTERM, lambda *_: _leave(0))
+        else:
+            digest.start()
         model = _load(node, message['settings'])
-        facts = _facts(model)
+        protocol.send(
+            node, 'ready', rss_mb=model.rss_mb, facts=_facts(model, digest),
+            timings=model.timings)
+        if select.select([node], [], [], UNASKED_S)[0]:
+            _answer(node, model)
         release_file_pages()
-        protocol.send(node, 'ready', rss_mb=model.rss_mb, facts=facts)
         while True:
-            message, pixels = protocol.receive(node)
-            try:
-                _caption(node, model, message, pixels)
-            except ServerError as error:  # whatever it is, another model answers better now
-                protocol.send(node, 'failed', text=str(error))
-            except (ValueError, KeyError, TypeError) as error:  # this request, not the model
-                protocol.send(
-                    node, 'error', error=type(error).__name__, stage='caption',
-                    text=str(error)[:2000])
+            _answer(node, model)
     except (EOFError, BrokenPipeError):
         pass
 

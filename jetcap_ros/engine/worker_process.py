@@ -26,7 +26,6 @@ import time
 from typing import Any
 
 import numpy as np
-import psutil
 
 from . import protocol
 from .caption import Caption
@@ -34,7 +33,7 @@ from .settings import CaptionerSettings
 from .stages import Stage
 from ..images.complaints import standard_error
 from ..images.preprocessing import jpeg_within, squash
-from ..memory.memory_utils import oom_kill_count
+from ..memory.memory_utils import is_stopped, oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
 # the process's), so one thread that lives as long as the process starts them all.
@@ -96,6 +95,7 @@ class WorkerProcess:
         self.rss_mb = 0.0
         self.stages: list[Stage] = []
         self.facts: dict[str, Any] = {}  # what it says of its checkpoint and libraries
+        self.timings: Any = None  # of the runtimes, for the next one like it
         self._on_stage = on_stage
         self._log = log
         self.stage = 'start'
@@ -104,8 +104,8 @@ class WorkerProcess:
         self._oom_kills = oom_kill_count()
         self._end, theirs = protocol.connected_sockets()
         command = [
-            sys.executable, '-m', 'jetcap_ros.engine.worker', '--socket', str(theirs.fileno()),
-            '--parent', str(os.getpid())]
+            sys.executable, '-m', 'jetcap_ros.engine.worker', str(theirs.fileno()),
+            str(os.getpid())]
         try:
             with standard_error:
                 self._process = _starter.submit(
@@ -142,6 +142,7 @@ class WorkerProcess:
                     self.stage = 'idle'
                     facts = message.get('facts')
                     self.facts = facts if isinstance(facts, dict) else {}
+                    self.timings = message.get('timings')
                     self.rss_mb = float(message.get('rss_mb') or 0)
                     return
                 self._note(message)
@@ -270,10 +271,7 @@ class WorkerProcess:
         return WorkerError('hang', f'the worker hung in stage {self.stage} and was ended')
 
     def _stopped(self) -> WorkerError | None:
-        try:
-            if psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
-                return None
-        except psutil.Error:
+        if not is_stopped(self.pid):
             return None
         self._end_process()
         return WorkerError('hang', f'the worker was stopped in stage {self.stage} and was ended')

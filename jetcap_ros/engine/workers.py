@@ -42,6 +42,8 @@ class Workers:
         self._closed = False
         self._avoid_onnxruntime = False
         self._announced: set[str] = set()
+        # By what they depend on: what a wake, above all, need not time again.
+        self._timings: dict[tuple[Any, ...], Any] = {}
 
     def start(self, model: str, settings: CaptionerSettings) -> WorkerProcess:
         """
@@ -75,6 +77,7 @@ class Workers:
                 self._log('warning', f'{error}; it is tried without ONNX Runtime')
                 return self.start(model, settings)
             raise
+        self._timings[_timed(arguments)] = worker.timings
         return worker
 
     def _blames_onnxruntime(self, worker: WorkerProcess, error: WorkerError) -> bool:
@@ -111,7 +114,7 @@ class Workers:
             self._log(
                 'warning', f'{wanted} has no packed file beside it: the {model} model takes the '
                 f'shipped checkpoint. `jetcap pack {wanted}` makes one')
-        return {
+        arguments = {
             'name': model, 'checkpoint': checkpoint,
             'checkpoint_sha256': settings.sha256_for(model),
             'quantize': settings.quantize, 'device': settings.device,
@@ -119,3 +122,9 @@ class Workers:
             'num_threads': settings.num_threads,
             'reserve_memory_mb': settings.reserve_memory_mb,
             'server': settings.server_options if model == 'server' else None}
+        return {**arguments, 'timings': self._timings.get(_timed(arguments))}
+
+
+def _timed(arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what the timings of a model's runtimes depend on."""
+    return tuple(arguments[key] for key in ('name', 'checkpoint', 'runtime', 'num_threads'))

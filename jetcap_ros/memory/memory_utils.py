@@ -18,7 +18,7 @@ What memory there is, for this process and by the kernel's own books.
 `available` is the machine's figure clamped by every memory cgroup this process is in, so that a
 container's or a systemd unit's limit is seen before the kernel enforces it. Paths are found
 once; a reading then opens a few small files and costs well under a millisecond.
-Nothing here needs more than psutil: the node calls it, and the node stays small.
+Read from /proc without any library: what each process imports, each start has to wait for.
 """
 
 import ctypes
@@ -35,9 +35,8 @@ import sys
 from types import ModuleType
 from typing import NamedTuple
 
-import psutil
-
 MB = 1 << 20  # bytes
+PAGE = os.sysconf('SC_PAGE_SIZE')  # bytes
 PIP_NAMES = {'cv2': 'opencv-python-headless'}  # of modules that are called otherwise
 UNLIMITED = 1 << 60  # bytes; v1 writes about twice this where there is no limit
 
@@ -84,13 +83,10 @@ class ProcessMemory:
         The kernel walks through all pages for it: milliseconds, of a large process.
         """
         rollup = _read(Path(f'/proc/{self.pid}/smaps_rollup'))
-        match = re.search(r'^Pss: +(\d+) kB', rollup, re.MULTILINE)
-        if match:
-            return int(match[1]) / 1024
-        try:  # kernels before 4.14
-            return float(psutil.Process(self.pid).memory_full_info().pss) / MB
-        except psutil.Error:  # another user's process, or gone
-            return None
+        # Kernels before 4.14 have no sums. Empty: another user's process, or gone.
+        shares = re.findall(
+            r'^Pss: +(\d+) kB', rollup or _read(Path(f'/proc/{self.pid}/smaps')), re.MULTILINE)
+        return sum(map(int, shares)) / 1024 if shares else None
 
 
 def available_memory_mb(root: str = '/') -> float:
@@ -107,7 +103,7 @@ def available_memory_mb(root: str = '/') -> float:
 
 def available_memory(root: str = '/') -> tuple[float, str]:
     """Return the available MB, and what they are limited by: 'machine' or a cgroup's path."""
-    found = [(float(psutil.virtual_memory().available), 'machine')]
+    found = [(_machine_available(root), 'machine')]
     cgroups = find_cgroups(root)
     for level in cgroups.levels:
         found.append((_headroom(level, cgroups.files), str(level)))
@@ -138,12 +134,17 @@ def check_available_memory(min_mb: float, purpose: str = '', root: str = '/') ->
 def pre_cleanup() -> None:
     """Give memory that is held but not used back to the system, the GPU's cache included."""
     gc.collect()
-    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc has it, musl does not
-    if malloc_trim is not None:
-        malloc_trim(0)
+    trim_heap()
     torch = sys.modules.get('torch')
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def trim_heap() -> None:
+    """Give memory that was freed back to the system."""
+    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc has it, musl does not
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def safe_import_wrapper(name: str, need_mb: float) -> ModuleType:
@@ -218,11 +219,28 @@ def process_memory(pid: int | None = None) -> ProcessMemory:
     """
     Return the memory of a process, of this one without `pid`.
 
-    :raises psutil.NoSuchProcess: if there is none of that id.
+    :raises ProcessLookupError: if there is none of that id.
     """
     pid = os.getpid() if pid is None else pid
-    memory = psutil.Process(pid).memory_info()
-    return ProcessMemory(pid, memory.rss / MB, (memory.rss - memory.shared) / MB)
+    pages = _read(Path(f'/proc/{pid}/statm')).split()
+    if not pages:
+        raise ProcessLookupError(f'no process {pid}')
+    resident, shared = int(pages[1]), int(pages[2])
+    return ProcessMemory(pid, resident * PAGE / MB, (resident - shared) * PAGE / MB)
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a process was stopped by a signal, and waits to be told to go on."""
+    # The name in front may hold anything, parentheses too.
+    return _read(Path(f'/proc/{pid}/stat')).rpartition(') ')[2].startswith('T')
+
+
+def _machine_available(root: str) -> float:
+    """Return the bytes that the kernel says can be used without swapping."""
+    found = re.search(r'^MemAvailable: +(\d+) kB', _read(Path(root, 'proc/meminfo')), re.MULTILINE)
+    if found is None:  # kernels before 3.14
+        raise OSError('/proc/meminfo does not say how much memory is available')
+    return float(found[1]) * 1024
 
 
 def _headroom(level: Path, files: ControllerFiles) -> float:

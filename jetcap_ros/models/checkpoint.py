@@ -23,7 +23,6 @@ This needs no framework; reading the weights of a `.pth` (`WeightReader`) needs 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-import hashlib
 import json
 import math
 import os
@@ -31,7 +30,6 @@ from typing import Any
 
 from .architectures import Block, describe_encoder, parameter_shapes, recognize_encoder
 from .errors import CheckpointError, MAX_PARAMETERS, reading
-from .pth import read_pth_metadata
 from .safetensors_file import SafetensorsFile
 from .search_options import check_options
 from .vocabulary import Vocabulary
@@ -100,6 +98,7 @@ def is_quantized(shape: Sequence[int]) -> bool:
 
 def sha256(path: str) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
+    import hashlib
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         for chunk in iter(lambda: file.read(1 << 20), b''):
@@ -128,6 +127,7 @@ def read_checkpoint(path: str, expected_sha256: str = '') -> Checkpoint:
         with open(path, 'rb') as file:
             start = file.read(9)
         if start[:4] == b'PK\x03\x04':
+            from .pth import read_pth_metadata
             return _from_pth(path, *read_pth_metadata(path))
         if start[8:9] == b'{':
             return _from_packed(path)

@@ -22,7 +22,6 @@ import numpy as np
 from .architectures import norm_epsilon, parameter_shapes, SqueezeExcitation
 from .checkpoint import Checkpoint, is_quantized
 from .errors import CheckpointError, reading
-from .pth import map_pth
 from .safetensors_file import SafetensorsFile
 from .weight import quantize_rows, Weight
 
@@ -48,6 +47,7 @@ class WeightReader:
             if checkpoint.packed:
                 self._source = SafetensorsFile(checkpoint.path)
                 return self
+            from .pth import map_pth
             self._source = map_pth(checkpoint.path)
             self._size = os.path.getsize(checkpoint.path)
         self._plain_shapes = {

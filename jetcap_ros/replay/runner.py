@@ -23,7 +23,6 @@ import time
 from typing import Any
 
 import numpy as np
-import psutil
 
 from .bag import Bag, Frame, open_bag
 from .captions import CaptionRecord
@@ -32,8 +31,8 @@ from .folder import ReplayFolder, Timing
 from .report import write_report
 from ..images.image_decoding import decode_compressed, decode_image
 from ..images.still import Scene
+from ..memory.memory_utils import process_memory
 
-MB = 1 << 20
 MAX_NOTICES = 3  # of skipped frames, for each topic
 
 
@@ -204,17 +203,9 @@ def _caption(
         header.frame_id, caption.text,
         None if caption.score is None else round(caption.score, 4), caption.model)
     timing = Timing(
-        frame.bag_time, latency * 1e3, caption.seconds * 1e3, _memory_mb(None),
+        frame.bag_time, latency * 1e3, caption.seconds * 1e3, process_memory().rss_mb,
         captioner.worker_rss_mb)
     return record, timing
-
-
-def _memory_mb(pid: int | None) -> float:
-    """Return the resident memory of a process, of this one for None; 0 if it is gone."""
-    try:
-        return float(psutil.Process(pid).memory_info().rss / MB)
-    except psutil.NoSuchProcess:
-        return 0.0
 
 
 def _check_topics(bag: Bag, settings: ReplaySettings) -> None:

@@ -14,7 +14,7 @@
 
 """Which runtime is the fastest on this machine, for each kind of work: found by timing them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 import time
 
@@ -30,33 +30,40 @@ SAMPLE_ROWS = 512  # of a weight, that products are tried with
 BEAMS, CELLS = 3, 49  # rows of the inputs that they are tried with
 MOST_RUNS, ENOUGH_S = 5, 0.02
 
+Timings = dict[str, dict[str, float]]  # ms, by the kind of work and the runtime's name
+
 
 class Fastest:
     """
     Makes encoders and products in the runtime that is the fastest for them.
 
     :param runtimes: what to choose from; for each kind of work one of them at least.
+    :param timings: what they took the last time, for a model like this: they are not timed again.
     """
 
-    def __init__(self, runtimes: Sequence[Runtime]) -> None:
+    def __init__(
+            self, runtimes: Sequence[Runtime], timings: Timings | None = None) -> None:
         self._runtimes = runtimes
         self._chosen: dict[str, str] = {}
-        self._ms: dict[str, dict[str, float]] = {}
+        self._known = timings or {}
+        self.timings: Timings = {}  # where there was a choice
 
     @property
     def facts(self) -> dict[str, str]:
         """Return what was chosen for each kind of work, and its timings if there was a choice."""
         facts = {}
         for kind, name in self._chosen.items():
-            timings = ', '.join(f'{n}: {ms:.3g} ms' for n, ms in self._ms.get(kind, {}).items())
+            timings = ', '.join(
+                f'{name}: {ms:.3g} ms' for name, ms in self.timings.get(kind, {}).items())
             facts[f'runtime of the {kind}'] = name + (f' ({timings})' if timings else '')
         return facts
 
     def encoder(self, blocks: list[Block], read: Read, size: int) -> Encoder:
         """Return an encoder."""
-        encoders = {
-            runtime.name: runtime.encoder(blocks, read, size)
-            for runtime in self._runtimes if runtime.encoder}
+        makers = {r.name: r.encoder for r in self._runtimes if r.encoder}
+        if self._is_settled('encoder', makers):
+            return makers[self._chosen['encoder']](blocks, read, size)
+        encoders = {name: make(blocks, read, size) for name, make in makers.items()}
         image = np.zeros((1, 3, size, size), np.float32)
         return encoders[self._choose('encoder', {
             name: functools.partial(encoder, image) for name, encoder in encoders.items()})]
@@ -74,9 +81,7 @@ class Fastest:
     def _product(
             self, kind: str, makers: Mapping[str, MakeProduct], rows: int, weight: Weight,
             bias: np.ndarray) -> Product:
-        if kind not in self._chosen and len(makers) == 1:
-            self._chosen[kind], = makers
-        if kind not in self._chosen:
+        if not self._is_settled(kind, makers):
             sample = weight.rows(slice(SAMPLE_ROWS))
             x = np.ones((rows, weight.values.shape[1]), np.float32)
             self._choose(kind, {
@@ -84,12 +89,22 @@ class Fastest:
                 for name, make in makers.items()}, len(weight.values) / len(sample.values))
         return makers[self._chosen[kind]](weight, bias)
 
+    def _is_settled(self, kind: str, names: Iterable[str]) -> bool:
+        """Choose without timing where that can be; say whether there is a choice now."""
+        timings, names = self._known.get(kind, {}), set(names)
+        if kind not in self._chosen and len(names) == 1:
+            self._chosen[kind], = names
+        elif kind not in self._chosen and names == set(timings):
+            self.timings[kind] = timings
+            self._chosen[kind] = min(timings, key=timings.__getitem__)
+        return kind in self._chosen
+
     def _choose(
             self, kind: str, ways: Mapping[str, Callable[[], object]], scale: float = 1) -> str:
         """Return the name of the fastest way; `scale` is from what was timed to the whole."""
-        timings = self._ms[kind] = {
-            name: 1e3 * scale * _seconds(way) for name, way in ways.items() if len(ways) > 1}
-        self._chosen[kind] = min(ways, key=lambda name: timings.get(name, 0))
+        timings = self.timings[kind] = {
+            name: 1e3 * scale * _seconds(way) for name, way in ways.items()}
+        self._chosen[kind] = min(timings, key=timings.__getitem__)
         return self._chosen[kind]
 
 

@@ -26,7 +26,7 @@ from ..decoder import Product
 from ..int8_input import joined, LEVELS, two_parts
 from ..onnx_graph import encoder_graph, integer_graph, linear_graph, Read
 from ..weight import Weight
-from ...memory.memory_utils import pre_cleanup
+from ...memory.memory_utils import trim_heap
 
 
 class _Sessions:
@@ -51,7 +51,7 @@ class _Sessions:
                 f'ONNX Runtime {onnxruntime.__version__} cannot build the model: {error}'
             ) from error
         finally:
-            pre_cleanup()  # what reading took is several times what stays
+            trim_heap()  # what reading took is several times what stays
 
     def encoder(self, blocks: list[Block], read: Read, size: int) -> Encoder:
         """Return an encoder."""

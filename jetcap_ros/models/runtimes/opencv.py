@@ -26,7 +26,7 @@ from ..architectures import Block
 from ..decoder import Product
 from ..onnx_graph import convolution_graph, encoder_graph, linear_graph, product_graph, Read
 from ..weight import Weight
-from ...memory.memory_utils import pre_cleanup
+from ...memory.memory_utils import trim_heap
 
 ROWS = 128  # of a weight that are in float32 at a time
 # Before 4.7, depthwise convolutions of maps narrower than this run without vector instructions,
@@ -128,4 +128,4 @@ def load_graph(graph: BinaryIO) -> Any:
     except cv2.error as error:
         raise RuntimeError(f'OpenCV {cv2.__version__} cannot build the model: {error}') from error
     finally:
-        pre_cleanup()  # what reading took is several times what stays
+        trim_heap()  # what reading took is several times what stays

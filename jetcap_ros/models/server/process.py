@@ -32,8 +32,6 @@ import tempfile
 import threading
 import time
 
-import psutil
-
 from .address import Address, MAX_SOCKET_PATH
 from .errors import printable, ServerError
 from .http_client import NotListening, request
@@ -96,7 +94,7 @@ class ServerProcess:
         """Return its resident memory, 0 if it has ended; in MB."""
         try:
             return process_memory(self.pid).rss_mb
-        except psutil.Error:
+        except ProcessLookupError:
             return 0.0
 
     def wait_until_ready(self, timeout: float) -> None:
