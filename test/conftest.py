@@ -14,6 +14,7 @@
 
 """Fixtures that several tests share, and what is skipped where a library is missing."""
 
+import gc
 import importlib.util
 import os
 from pathlib import Path
@@ -31,6 +32,9 @@ DOMAIN, RESERVED = reserve_domain()
 os.environ['ROS_DOMAIN_ID'] = str(DOMAIN)
 # Threads that wait for each other on a busy machine cost more than they bring.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Every process that a test starts would compile the whole package anew.
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 # What a script runs in the background ignores SIGINT, and hands that on to all it starts.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -65,6 +69,12 @@ class TestFile(pytest.Module):
 def pytest_pycollect_makemodule(module_path, parent):
     """Collect without launch_testing, which imports each file: a skip there ends it all."""
     return TestFile.from_parent(parent, path=module_path)
+
+
+def pytest_collection_finish():
+    """Have garbage collections, which models ask for, pass over torch and all that is loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
