@@ -54,7 +54,9 @@ def test_every_file_is_collected_or_skips_by_itself(tmp_path):
         assert (f'{path.name}::' in output) == (path.name not in skipped), path.name
     counts = re.findall(r'^SKIPPED \[(\d+)\]', output, re.MULTILINE)
     assert sum(map(int, counts)) == len(skipped)
+    assert max(map(len, output.splitlines())) < 2000  # colcon reads no line of 64 kB
 
 
 def test_a_run_of_nothing_fails(tmp_path):
-    assert run_as_colcon(tmp_path, '--ignore-glob=*')[0] == 1
+    # Those are the codes after which `colcon test` ends with 0: tests failed, none collected.
+    assert run_as_colcon(tmp_path, '--ignore-glob=*')[0] not in (0, 1, 5)

@@ -132,6 +132,7 @@ def test_the_sockets_have_no_name_that_others_could_reach(ends):
         assert int.from_bytes(credentials, sys.byteorder) == os.getpid()
 
 
+@pytest.mark.needs('torchvision')
 def test_the_worker_hears_its_own_node_alone(tmp_path):
     from model_files import checkpoint, picture
     import torch
