@@ -20,17 +20,17 @@ import re
 
 from jetcap_ros.errors import UserError
 from jetcap_ros.training.caption_files import read_caption_files, read_captions
-from jetcap_ros.training.dataset import check_images
+from jetcap_ros.training.pictures import present_pictures
 import pytest
 
 
 def test_flickr_csv_and_tab(tmp_path):
     path = tmp_path / 'captions.txt'
     path.write_text('image,caption\na.jpg,A dog runs .\na.jpg,"A dog, brown, runs"\nb.jpg,A cat\n')
-    assert [(p.file, p.captions) for p in read_captions(str(path))] == [
+    assert [(p.file, p.captions) for p in read_captions(str(path))[0]] == [
         ('a.jpg', ['A dog runs .', 'A dog, brown, runs']), ('b.jpg', ['A cat'])]
     path.write_text('a.jpg#0\tA dog "runs" .\na.jpg#1\tA dog, brown\n')
-    pictures = read_captions(str(path))
+    pictures, _ = read_captions(str(path))
     assert [(p.file, p.captions) for p in pictures] == [
         ('a.jpg', ['A dog "runs" .', 'A dog, brown'])]
 
@@ -38,7 +38,7 @@ def test_flickr_csv_and_tab(tmp_path):
 def test_hashed_split_is_stable_and_about_a_tenth(tmp_path):
     path = tmp_path / 'captions.txt'
     path.write_text(''.join(f'{i}.jpg,A dog\n' for i in range(500)))
-    one, two = read_captions(str(path)), read_captions(str(path))
+    one, two = (read_captions(str(path))[0] for _ in range(2))
     assert one == two
     assert 25 < sum(p.split == 'val' for p in one) < 75
 
@@ -48,7 +48,7 @@ def test_coco_json(tmp_path):
     path.write_text(json.dumps({
         'images': [{'id': 7, 'file_name': 'x.jpg'}, {'id': 8, 'file_name': 'y.jpg'}],
         'annotations': [{'image_id': 7, 'caption': 'A man'}, {'image_id': 7, 'caption': 'Man'}]}))
-    assert [(p.file, p.captions) for p in read_captions(str(path))] == [
+    assert [(p.file, p.captions) for p in read_captions(str(path))[0]] == [
         ('x.jpg', ['A man', 'Man'])]
 
 
@@ -59,7 +59,7 @@ def test_of_several_files_the_last_that_names_a_picture_counts(tmp_path):
         (tmp_path / name).write_text(''.join(
             json.dumps({'file': file, 'split': 'train', 'captions': [caption]}) + '\n'
             for file, caption in rows))
-    pictures = read_caption_files([str(tmp_path / 'one'), str(tmp_path / 'two')])
+    pictures, _ = read_caption_files([str(tmp_path / 'one'), str(tmp_path / 'two')])
     assert [(p.file, p.captions) for p in pictures] == [
         ('a.jpg', ['a man']), ('b.jpg', ['a cat']), ('c.jpg', ['a cow'])]
 
@@ -67,7 +67,7 @@ def test_of_several_files_the_last_that_names_a_picture_counts(tmp_path):
 def test_json_lines_of_one_line(tmp_path):
     path = tmp_path / 'one.jsonl'
     path.write_text('{"file": "a.jpg", "split": "val", "captions": ["A dog"], "source": "s"}\n')
-    picture, = read_captions(str(path))
+    (picture,), _ = read_captions(str(path))
     assert (picture.split, picture.source) == ('val', 's')
 
 
@@ -92,7 +92,7 @@ def test_bad_caption_files(tmp_path, text, message):
 
 def read(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return [(picture.file, picture.captions) for picture in read_captions(str(path))]
+    return [(picture.file, picture.captions) for picture in read_captions(str(path))[0]]
 
 
 def rows(count, pictures=8):
@@ -138,6 +138,7 @@ def test_captions_without_a_word_are_left_out_and_counted(tmp_path, capsys):
         ('0.jpg', ['A dog']), ('2.jpg', ['A cat'])]
     assert capsys.readouterr().err == (
         f'{path}: 2 pictures, 2 captions, 2 captions without a word left out\n')
+    assert read_captions(str(path))[1] == 2
     with pytest.raises(UserError, match='only 1 of 3 captions have a word'):
         read(path, coco('A dog', None, ''))
 
@@ -175,4 +176,5 @@ def test_the_same_picture_is_found_by_every_way_to_it(tmp_path):
                    for name in ('7.jpg', './7.jpg', 'x/../7.jpg', 'linked/7.jpg'))
     path = Path(tmp_path, 'captions.jsonl')
     assert [captions for _, captions in read(path, text)] == [3 * ['A dog'], ['A dog']]
-    check_images(read_captions(str(path)), str(tmp_path / 'images'))
+    pictures, _ = read_captions(str(path))
+    assert present_pictures(pictures, str(tmp_path / 'images')) == pictures

@@ -43,12 +43,13 @@ from jetcap_ros.training.checkpoint import (
     build_model, checkpoint_contents, load_checkpoint)
 from jetcap_ros.training.config import read_config, TrainingConfig, write_config
 from jetcap_ros.training.dataset import (
-    build_vocabulary, check_images, encode, tokenize)
+    build_vocabulary, encode, tokenize)
 from jetcap_ros.training.decoding import decode, teacher_forcing
 from jetcap_ros.training.embeddings import read_glove
 from jetcap_ros.training.encoder_weights import load_encoder_weights
 from jetcap_ros.training.features import cache_features, random_views, view
 from jetcap_ros.training.meteor import sentence_meteor
+from jetcap_ros.training.pictures import present_pictures
 from jetcap_ros.training.rewards import Rewards
 from jetcap_ros.training.task import Split
 from jetcap_ros.training.teachers import Teachers
@@ -625,11 +626,11 @@ def test_weights_of_efficientnet_take_in_their_own_normalization(tmp_path):
 def test_missing_files_are_named(drawn, tmp_path, capsys):
     with pytest.raises(UserError, match='No such file'):
         read_captions(str(tmp_path / 'none'))
-    pictures = read_captions(str(drawn / 'captions.jsonl'))
-    with pytest.raises(UserError, match='14 of the captioned pictures.*0.png'):
-        check_images(pictures, str(tmp_path))
+    pictures, _ = read_captions(str(drawn / 'captions.jsonl'))
+    with pytest.raises(UserError, match='14 of 14 captioned pictures.*0.png'):
+        present_pictures(pictures, str(tmp_path))
     with pytest.raises(UserError, match='no such folder'):
-        check_images(pictures, str(tmp_path / 'none'))
+        present_pictures(pictures, str(tmp_path / 'none'))
     (tmp_path / 'binary').write_bytes(b'\xff\xfe\x00')
     with pytest.raises(UserError, match='UTF-8'):
         read_captions(str(tmp_path / 'binary'))
@@ -726,11 +727,23 @@ def test_cached_features_resume_and_follow_the_weights(drawn, tmp_path):
     assert not np.array_equal(first, other)
 
 
-def test_unreadable_picture_is_named(drawn, tmp_path):
-    (tmp_path / 'broken.jpg').write_bytes(b'no picture')
-    encoder = MobileNetCaptioningModel(4, 2, 2, 2, 'mobilenet_v3_small').encoder.eval()
-    with pytest.raises(UserError, match='broken.jpg'):
-        cache_features(str(tmp_path), encoder, 1, ['broken.jpg'], str(tmp_path), 1)
+def test_what_cannot_be_read_is_told_and_left_out(drawn, tmp_path, capsys):
+    shutil.copytree(drawn, tmp_path / 'drawn')
+    images = tmp_path / 'drawn' / 'images'
+    (images / '3.png').unlink()
+    (images / '4.png').write_bytes((images / '4.png').read_bytes()[:70])
+    command = arguments(
+        tmp_path / 'drawn', tmp_path / 'out', '--stages', 'frozen', '--set', 'frozen.epochs=1')
+    assert main(command) == 1
+    out, error = capsys.readouterr()
+    assert out.endswith(f'\n{tmp_path / "out" / "model.pth"}\n')
+    assert '1 of 14 captioned pictures are not in' in error and '3.png' in error
+    assert f'{images / "4.png"}: it is damaged' in error
+    assert '12 of 14 pictures were read, with 24 captions' in error
+    for number in range(5, 11):
+        (images / f'{number}.png').write_text('no picture')
+    assert main(command) == 2
+    assert 'only 6 of 13 pictures could be read' in capsys.readouterr().err
 
 
 def test_training_decoder_is_the_plain_one():

@@ -22,8 +22,8 @@ IMAGES is the folder its file names are relative to. Stages, in the order of the
 CIDEr-D), `words` (the word detector). Ended at any time, a run goes on where it was when the same
 command is given again.
 
-A picture that is missing or cannot be read is an error: the exit code is 0 only if the run ended
-and left none out.
+A picture that is missing or cannot be read is told and left out, as are captions without a word;
+where most are, nothing is trained. The exit code is 0 only if nothing was left out.
 """
 
 import argparse
@@ -75,5 +75,6 @@ def run(args: argparse.Namespace) -> int:
     if args.cache:
         require_folder(args.cache, '--cache')
     from ..training.run import train
-    print(train(args))
-    return 0
+    path, whole = train(args)
+    print(path)
+    return 0 if whole else 1

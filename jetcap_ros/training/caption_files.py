@@ -71,12 +71,11 @@ class _Entry(NamedTuple):
     by_people: bool = True
 
 
-def read_captions(path: str) -> list[CaptionedPicture]:
+def read_captions(path: str) -> tuple[list[CaptionedPicture], int]:
     """
     Read a caption file, recognized by its contents; how much was read is said on standard error.
 
-    Captions that are null or without a word are left out and counted.
-
+    :return: the pictures, and how many captions were left out, as null or without a word.
     :raises UserError: if it is missing, empty or of no known format, or if most of it is left
         out; names the line.
     """
@@ -106,18 +105,21 @@ def read_captions(path: str) -> list[CaptionedPicture]:
         raise UserError(f'{path}: only {read} of {found} captions have a word; {_FORMATS}')
     left_out = f', {found - read} captions without a word left out' if read < found else ''
     print(f'{path}: {len(pictures)} pictures, {read} captions{left_out}', file=sys.stderr)
-    return list(pictures.values())
+    return list(pictures.values()), found - read
 
 
-def read_caption_files(paths: Iterable[str]) -> list[CaptionedPicture]:
+def read_caption_files(paths: Iterable[str]) -> tuple[list[CaptionedPicture], int]:
     """Read several files; a picture has the captions of the last of them that names it."""
     pictures: dict[tuple[str, str], list[CaptionedPicture]] = {}
+    left_out = 0
     for path in paths:
         of_this: dict[tuple[str, str], list[CaptionedPicture]] = {}
-        for picture in read_captions(path):
+        read, without_word = read_captions(path)
+        for picture in read:
             of_this.setdefault((picture.file, picture.split), []).append(picture)
         pictures.update(of_this)
-    return [picture for group in pictures.values() for picture in group]
+        left_out += without_word
+    return [picture for group in pictures.values() for picture in group], left_out
 
 
 def _read_text(path: str) -> str:

@@ -16,7 +16,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-import os
 import re
 
 from .caption_files import CaptionedPicture
@@ -31,17 +30,6 @@ _SPACED_GENITIVE = re.compile(r"\s+'s\b")
 def tokenize(caption: str) -> list[str]:
     """Return the words of a caption: lower case, no punctuation but inside of a word."""
     return _WORD.findall(_SPACED_GENITIVE.sub("'s", caption.lower()))
-
-
-def check_images(pictures: Iterable[CaptionedPicture], folder: str) -> None:
-    """Raise UserError if a picture is not in the folder; names the first ones."""
-    if not os.path.isdir(folder):
-        raise UserError(f'{folder}: no such folder of pictures')
-    missing = [p.file for p in pictures if not os.path.isfile(os.path.join(folder, p.file))]
-    if missing:
-        raise UserError(
-            f'{len(missing)} of the captioned pictures are not in {folder}, the first: '
-            f'{", ".join(missing[:3])}. Fetch them, or take them out of the caption file')
 
 
 def build_vocabulary(

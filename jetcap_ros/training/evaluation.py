@@ -30,9 +30,9 @@ from tqdm import tqdm
 from .calibration import calibrate, Calibration, plot_reliability
 from .caption_files import CaptionedPicture, read_captions
 from .checkpoint import save_atomically
-from .dataset import check_images
 from .gallery import write_gallery
 from .metrics import has_java, METRICS, score, tokenize_all
+from .pictures import present_pictures
 from ..engine.lazy_loader import LazyModel
 from ..engine.settings import CaptionerSettings
 from ..errors import UserError
@@ -168,17 +168,18 @@ def evaluate(args: argparse.Namespace, settings: CaptionerSettings) -> tuple[lis
     """Run `jetcap evaluate`; return what it says, as texts, and whether all were captioned."""
     if args.calibrate and args.checkpoint.endswith('.safetensors'):
         raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')
-    pictures = [p for p in read_captions(args.captions) if p.split == args.split]
+    found, left_out = read_captions(args.captions)
+    pictures = [p for p in found if p.split == args.split]
     if args.limit:
         pictures = pictures[:args.limit]
     if not any(picture.by_people for picture in pictures):
         raise UserError(
             f'{args.captions}: no picture that people captioned is in the split {args.split!r}')
-    check_images(pictures, args.images)
+    present = present_pictures(pictures, args.images)
     texts = []
     lazy = load(args, settings)
     try:
-        results = caption_pictures(lazy.model, pictures, args.images, settings)
+        results = caption_pictures(lazy.model, present, args.images, settings)
     finally:
         lazy.close()
     missing = len(pictures) - len(results)
@@ -222,7 +223,7 @@ def evaluate(args: argparse.Namespace, settings: CaptionerSettings) -> tuple[lis
         write_results(args.out, described, table, results, args.images, fitted)
         texts.append(f'written to {args.out}: scores.json, captions.jsonl, gallery.html'
                      + (', reliability.png' if fitted else ''))
-    return texts, not missing
+    return texts, not missing and not left_out
 
 
 def write_results(

@@ -18,18 +18,22 @@ Write which objects a detector sees in pictures: targets for the word detector, 
     python -m jetcap_ros.training.objects IMAGES --detector yolox_nano.onnx --out objects.jsonl
 
 The detector is a YOLOX network (Ge et al. 2021) with COCO's 80 objects, as ONNX. One line a
-picture: `{"file": "a.jpg", "objects": {"cup": 0.81}}`, by the words that captions use.
+picture: `{"file": "a.jpg", "objects": {"cup": 0.81}}`, by the words that captions use. A picture
+that cannot be read is told and left out; the exit code is 0 only if none was.
 """
 
 import argparse
 import json
 import os
+import sys
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ..errors import UserError
 from ..images.picture import read_picture
+from ..outputs import require_file
 
 SIDE = 416
 LEAST = 0.3  # less certain objects are left out
@@ -56,21 +60,33 @@ def detect(network: cv2.dnn.Net, image: np.ndarray) -> dict[str, float]:
         if word and value >= LEAST}
 
 
-def main() -> None:
-    """Write the objects of all pictures of a folder."""
+def main() -> int:
+    """Write the objects of all pictures of a folder; 1 if one of them could not be read."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('images', help='folder of pictures')
     parser.add_argument('--detector', required=True, help='YOLOX network with 80 objects, ONNX')
     parser.add_argument('--out', required=True)
     args = parser.parse_args()
+    try:
+        require_file(args.out)
+    except UserError as error:
+        parser.error(str(error))
     cv2.setNumThreads(1)  # for so small a network more cost more than they bring
     network = cv2.dnn.readNetFromONNX(args.detector)
+    code = 0
     with open(args.out, 'w', encoding='utf-8') as file:
         for name in tqdm(sorted(os.listdir(args.images)), unit='pictures'):
-            objects = detect(network, read_picture(os.path.join(args.images, name)))
+            try:
+                image = read_picture(os.path.join(args.images, name))
+            except UserError as error:
+                tqdm.write(f'{error}; it is left out', file=sys.stderr)
+                code = 1
+                continue
+            objects = detect(network, image)
             file.write(json.dumps({'file': name, 'objects': objects}) + '\n')
+    return code
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

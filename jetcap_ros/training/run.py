@@ -17,17 +17,19 @@
 import argparse
 import dataclasses
 import os
+import sys
 from typing import Any
 
 import torch
 
-from .caption_files import read_caption_files
+from .caption_files import CaptionedPicture, read_caption_files
 from .checkpoint import build_model, checkpoint_contents, load_checkpoint
 from .config import check_stages, make_stage, read_config, TrainingConfig, write_config
-from .dataset import check_images, prepare_vocabulary
+from .dataset import prepare_vocabulary
 from .decoding import initialize
 from .embeddings import read_glove
 from .encoder_weights import load_encoder_weights
+from .pictures import present_pictures, readable_pictures
 from .run_folder import RunFolder
 from .sentences import read_objects, read_sentences
 from .task import Split, Task
@@ -38,21 +40,14 @@ from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
 
-def train(args: argparse.Namespace) -> str:
-    """Run `jetcap train` and return the path of the trained checkpoint."""
+def train(args: argparse.Namespace) -> tuple[str, bool]:
+    """Run `jetcap train`; return the trained checkpoint, and whether nothing was left out."""
     if args.device.startswith('cuda') and not torch.cuda.is_available():
         raise UserError('--device cuda: torch finds no CUDA device here')
     if args.threads:
         torch.set_num_threads(args.threads)
     config = _configuration(args)
-    # Validation is against what people say.
-    pictures = [
-        p for p in read_caption_files(args.captions)
-        if p.split == 'train' or p.split == 'val' and p.by_people]
-    for split in ('train', 'val'):
-        if not any(p.split == split for p in pictures):
-            raise UserError(f'{", ".join(args.captions)}: no picture is in the split {split!r}')
-    check_images(pictures, args.images)
+    pictures, whole = _read_pictures(args)
     cache = args.cache or os.path.join(args.out, 'cache')
     os.makedirs(args.out, exist_ok=True)
     os.makedirs(cache, exist_ok=True)
@@ -79,8 +74,24 @@ def train(args: argparse.Namespace) -> str:
         config, vocabulary, train, val, args.images, cache, args.device,
         Teachers(args.teacher, vocabulary, args.device),
         read_sentences(args.text, config, vocabulary) if args.text else [])
-    return run_stages(task, build_model(initial), RunFolder(
+    path = run_stages(task, build_model(initial), RunFolder(
         args.out, config, vocabulary, args.device, args.save_every))
+    return path, whole
+
+
+def _read_pictures(args: argparse.Namespace) -> tuple[list[CaptionedPicture], bool]:
+    """Return the captioned pictures of both splits, and whether nothing was left out."""
+    found, left_out = read_caption_files(args.captions)
+    # Validation is against what people say.
+    wanted = [p for p in found if p.split == 'train' or p.split == 'val' and p.by_people]
+    pictures = readable_pictures(present_pictures(wanted, args.images), args.images)
+    for split in ('train', 'val'):
+        if not any(p.split == split for p in pictures):
+            raise UserError(f'{", ".join(args.captions)}: no picture is in the split {split!r}')
+    captions = sum(len(picture.captions) for picture in pictures)
+    print(f'{len(pictures)} of {len(wanted)} pictures were read, with {captions} captions',
+          file=sys.stderr)
+    return pictures, not left_out and len(pictures) == len(wanted)
 
 
 def _configuration(args: argparse.Namespace) -> TrainingConfig:
