@@ -32,8 +32,9 @@ from .architectures import Block, Convolution, SqueezeExcitation
 from .weight import Weight
 
 OPERATOR_SET = 9
-FLOAT, UINT8, INT8, INT32 = 1, 2, 3, 6
+FLOAT, UINT8, INT8, INT32, INT64 = 1, 2, 3, 6, 7
 ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS = 1, 2, 7
+BY_ROWS = 7  # at most so high is what comes of such a depthwise convolution of 5x5
 MAX_MAP = 1 << 18  # values of a feature map, if it can be had in parts
 ROWS = 128  # of a weight that are in float32 at a time while it is written
 
@@ -96,6 +97,7 @@ class _Graph:
         self._add(_bytes(2, 'graph'))
         self._nodes = 0
         self._shared: dict[float, str] = {}
+        self._shapes: set[str] = set()
 
     def _add(self, field: bytes) -> None:
         self.file.write(_bytes(7, field))
@@ -122,11 +124,17 @@ class _Graph:
         return name
 
     def integers(self, name: str, values: np.ndarray) -> str:
-        """Write (u)int8 values; like a weight, which is written as float32."""
-        kind = UINT8 if values.dtype == np.uint8 else INT8
+        """Write (u)int8 or int64 values; like a weight, which is written as float32."""
+        kind = {'uint8': UINT8, 'int8': INT8, 'int64': INT64}[values.dtype.name]
         self._add(_bytes(
             5, b''.join(_number(1, size) for size in values.shape) + _number(2, kind)
             + _bytes(8, name) + _bytes(9, values.tobytes())))
+        return name
+
+    def shape(self, *sizes: int) -> str:
+        name = f'shape_{sizes}'
+        if name not in self._shapes:
+            self._shapes.add(self.integers(name, np.array(sizes, np.int64)))
         return name
 
     def constant(self, value: float) -> str:
@@ -240,6 +248,8 @@ def _layer(
         part: str = '') -> str:
     """Return the output of a layer; `side` is that of its input."""
     if layer.depthwise and layer.kernel == 5 and graph.least_width:
+        if side <= BY_ROWS * layer.stride:
+            return _depthwise_by_rows(graph, layer, x, weight, bias, side, part)
         return _depthwise_5x5(graph, layer, x, weight, bias, side, part)
     narrow = layer.depthwise and layer.kernel == 3 and side + 2 < graph.least_width
     if narrow:
@@ -274,6 +284,34 @@ def _depthwise_5x5(
                            ends=[row_ + out, column_ + out])
             total = graph.node('Add', [total, y]) if total else y
     return graph.activation(layer.activation, total)
+
+
+def _depthwise_by_rows(
+        graph: _Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
+        part: str) -> str:
+    """
+    Return the output of a layer; in the graph each row of a channel is a channel.
+
+    Those of one make a group, and each row that comes of them is a convolution of 1xk. There are
+    a multiple of eight, or OpenCV would arrange the weights a second time.
+    """
+    kernel = weight.dequantized()[:, 0]
+    channels, size, _ = kernel.shape
+    out, rows = -(-side // layer.stride), -(-side // 8) * 8
+    bands = np.zeros((channels, out, rows, 1, size), np.float32)
+    for row in range(out):
+        first = row * layer.stride - size // 2
+        taps = slice(max(0, -first), min(size, side - first))
+        bands[:, row, first + taps.start:first + taps.stop, 0] = kernel[:, taps]
+    x = graph.node('Pad', [x], pads=[0, 0, 0, 0, 0, 0, rows - side, 0])
+    x = graph.node('Reshape', [x, graph.shape(1, channels * rows, 1, side)])
+    y = graph.node('Conv', [
+        x, graph.weight(f'{layer.name}{part}.weight', Weight(bands.reshape(-1, rows, 1, size))),
+        graph.weight(f'{layer.name}{part}.bias', Weight(np.repeat(bias.values, out)))],
+        group=channels, kernel_shape=[1, size], pads=[0, size // 2] * 2,
+        strides=[1, layer.stride])
+    y = graph.activation(layer.activation, y)
+    return graph.node('Reshape', [y, graph.shape(1, channels, out, out)])
 
 
 def _squeeze_excitation(
