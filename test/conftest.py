@@ -106,6 +106,18 @@ def environment():
 
 
 @pytest.fixture(scope='session')
+def connections():
+    """Return a function that gives the sockets of a kind that a process has."""
+    import psutil
+
+    def find(pid, kind):
+        process = psutil.Process(pid)
+        newer = getattr(process, 'net_connections', None)  # since psutil 6
+        return (newer or process.connections)(kind=kind)
+    return find
+
+
+@pytest.fixture(scope='session')
 def photograph():
     """
     Return a real photograph, (256, 256, 3) uint8 RGB.

@@ -164,6 +164,7 @@ def test_arguments_that_make_no_sense(arguments, message):
     assert not result.stdout
 
 
+@pytest.mark.needs('torch')
 def test_decoding_times_the_same_words_for_every_model(tmp_path, monkeypatch):
     monkeypatch.setenv('OMP_NUM_THREADS', '1')  # on busy cores two wait for each other
     paths = processes.run_child([
@@ -230,6 +231,7 @@ def test_node_under_test_captions_and_is_measured():
     assert not any(psutil.pid_exists(pid) for pid in [*found['pids'], *found['left']])
 
 
+@pytest.mark.needs('rclpy')
 def test_a_benchmark_that_is_ended_takes_its_nodes_along(cgroups):
     benchmark = subprocess.Popen(
         [sys.executable, '-m', 'jetcap_ros.cli', 'benchmark', '--memory-sweep', '--limits',
@@ -267,6 +269,7 @@ def try_limit(limit_mb, fallback, checked):
     return {**point, 'left': list(children())}
 
 
+@pytest.mark.needs('rclpy')
 @pytest.mark.parametrize('limit_mb, fallback, checked, allowed', [
     (60, 'simple', True, {'FAILURE', 'node did not fit'}),
     (400, 'simple', True, {'simple'}),

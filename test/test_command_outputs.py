@@ -46,7 +46,8 @@ def test_files_need_a_folder_that_is_there(tmp_path):
     ('train', 'captions', 'images', '--out', 'new', '--save-every', 'nan'),
     ('evaluate', 'checkpoint', 'captions', 'images', '--out', 'FILE'),
     ('evaluate', 'checkpoint', 'captions', 'images', '--word-gain', 'nan'),
-    ('average', 'checkpoint', '--out', 'nowhere/out.pth'),
+    pytest.param(
+        ('average', 'checkpoint', '--out', 'nowhere/out.pth'), marks=pytest.mark.needs('torch')),
     ('replay', 'BAG', '--out', 'FILE'),
     ('replay', 'BAG', '--out', 'FILE/below'),
     ('replay', 'BAG', '--out', 'new', '--write-bag', 'new'),

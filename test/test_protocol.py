@@ -22,11 +22,9 @@ import sys
 
 from hypothesis import given, settings, strategies as st
 from jetcap_ros.engine import protocol
+from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 from jetcap_ros.images.preprocessing import SIZE
-from jetcap_ros.models.checkpoint import read_checkpoint
-from jetcap_ros.models.packed import pack
 import numpy as np
-import psutil
 import pytest
 
 VALUES = st.recursive(
@@ -132,13 +130,7 @@ def test_the_sockets_have_no_name_that_others_could_reach(ends):
         assert int.from_bytes(credentials, sys.byteorder) == os.getpid()
 
 
-@pytest.mark.needs('torchvision')
-def test_the_worker_hears_its_own_node_alone(tmp_path):
-    from model_files import checkpoint, picture
-    import torch
-    torch.save(checkpoint(), tmp_path / 'plain.pth')
-    packed = str(tmp_path / 'packed.safetensors')
-    pack(read_checkpoint(str(tmp_path / 'plain.pth')), packed)
+def test_the_worker_hears_its_own_node_alone(connections):
     node, theirs = protocol.connected_sockets()
     command = [sys.executable, '-m', 'jetcap_ros.engine.worker', str(theirs.fileno()),
                str(os.getpid())]
@@ -146,21 +138,21 @@ def test_the_worker_hears_its_own_node_alone(tmp_path):
         theirs.close()
         node.settimeout(60)
         protocol.send(node, 'load', settings={
-            'name': 'simple', 'checkpoint': packed, 'reserve_memory_mb': 0})
+            'name': 'simple', 'checkpoint': SHIPPED_CHECKPOINT, 'reserve_memory_mb': 0})
         kinds = []
         while kinds[-1:] != ['ready']:
             message, _ = protocol.receive(node)
             assert message['kind'] in ('begin', 'stage', 'warning', 'ready'), message
             kinds.append(message['kind'])
         # One connected socket, none that listens: there is nothing to send a frame to.
-        (connection,) = psutil.Process(worker.pid).net_connections(kind='all')
+        (connection,) = connections(worker.pid, 'all')
         assert connection.type == socket.SOCK_SEQPACKET and not connection.laddr
 
         def ask(pixels, **values):
             protocol.send(node, 'caption', pixels, **values)
             return protocol.receive(node)[0]
 
-        frame = memoryview(picture()).cast('B')
+        frame = bytes(SIZE * SIZE * 3)
         good = {'beam_size': 2, 'max_length': 5}
         # Requests without sense are answered, and do not end the worker.
         for pixels, values in (

@@ -69,7 +69,7 @@ def wait_for(condition, timeout=10):
     return value
 
 
-def test_it_starts_captions_and_ends(command, load):
+def test_it_starts_captions_and_ends(command, load, connections):
     model = load(command=command + ' --ready-after 0.3')
     caption = model.caption(PICTURE, 'What is it?', 20, 5.0)
     assert (caption.text, round(caption.score, 3)) == (CAPTION, 0.472)
@@ -80,7 +80,7 @@ def test_it_starts_captions_and_ends(command, load):
     folder = path.parent.stat()
     assert stat.S_IMODE(folder.st_mode) == 0o700 and folder.st_uid == os.getuid()
     # No port: nobody but this user can reach it.
-    assert not process.net_connections(kind='inet')
+    assert not connections(process.pid, 'inet')
     score = Path(f'/proc/{process.pid}/oom_score_adj').read_text()
     assert int(score) == OOM_SCORE_ADJ
     started = time.monotonic()
