@@ -19,7 +19,7 @@ from pathlib import Path
 from launch import LaunchContext, LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, TimerAction)
-from launch.event_handlers import OnProcessStart
+from launch.event_handlers import OnProcessExit, OnProcessStart
 from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
@@ -99,9 +99,35 @@ def _start(context: LaunchContext) -> list:
         arguments=['--ros-args', '--log-level', given('log_level')],
         respawn=given('respawn').lower() == 'true', respawn_delay=2.0,
         output='screen', emulate_tty=True)
-    if given('autostart').lower() == 'true':
-        return [*_autostart(node), node]
-    return [node]
+    handlers = _autostart(node) if given('autostart').lower() == 'true' else []
+    if given('respawn').lower() == 'false':
+        handlers += _end_with(node)
+    return [*handlers, node]
+
+
+def _end_with(node: LifecycleNode) -> list:
+    """
+    Return handlers that end launch with an error if the node ends before it was ever up.
+
+    Launch would wait for its services, and a lifecycle manager too. A node that dies later takes
+    nothing else with it.
+    """
+    was_up = False
+
+    def on_transition(context: LaunchContext) -> list:
+        nonlocal was_up
+        was_up = True
+        return []
+
+    def on_exit(event, context) -> list:
+        if not was_up and not context.is_shutdown:
+            raise RuntimeError(f'captioner has ended with code {event.returncode}, see above')
+        return []
+
+    return [
+        RegisterEventHandler(OnStateTransition(
+            target_lifecycle_node=node, entities=[OpaqueFunction(function=on_transition)])),
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))]
 
 
 def _autostart(node: LifecycleNode) -> list:

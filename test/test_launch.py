@@ -122,7 +122,7 @@ def test_a_failed_configure_is_told_and_not_followed_by_activate(start, tmp_path
     parameters.write_text(
         '/**: {ros__parameters: {checkpoint: /missing.safetensors, fallback: none}}')
     with start('captioner', params_file=str(parameters)) as launch, manager_of(launch) as manager:
-        launch.wait_for(lambda: 'ros2 lifecycle set /captioner configure' in launch.output())
+        launch.wait_for(lambda: 'could not be configured' in launch.output())
         assert '/missing.safetensors' in launch.output()
         assert manager.state('captioner') == UNCONFIGURED
 
@@ -143,6 +143,14 @@ def test_an_unknown_model_is_refused(start):
     with start('captioner', model='big') as launch:
         assert launch.process.wait(20) == 1
         assert "'mobilenet', 'simple']" in launch.output()
+
+
+def test_a_node_that_cannot_start_ends_launch_with_an_error(start, tmp_path):
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text('/**: {ros__parameters: {max_rate_hz: -3.0}}')
+    with start('captioner', params_file=str(parameters)) as launch:
+        assert launch.process.wait(30) == 1
+        assert '[FATAL]' in launch.output() and 'max_rate_hz' in launch.output()
 
 
 def test_arguments_take_precedence_over_the_file_where_they_are_given(start, tmp_path):
