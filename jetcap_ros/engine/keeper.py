@@ -169,7 +169,7 @@ class Keeper:
     def _supervise(self) -> None:
         """Notice what happens between captions: a worker that ends, memory that runs out."""
         while not self._closing.is_set():
-            self._stir.wait(SUPERVISE_EVERY_S)
+            self._stir.wait(SUPERVISE_EVERY_S if self.asleep_since is None else None)
             self._stir.clear()
             try:
                 self._look()
@@ -261,6 +261,7 @@ class Keeper:
         """Load a model again: the simple one at once, and the one asked for meanwhile."""
         settings = self.settings
         self.asleep_since = None
+        self._stir.set()  # the supervisor slept, too
         self.reason = ''
         if settings.model != 'simple' and 'simple' in settings.stand_ins(settings.model):
             self.loading = 'simple'

@@ -41,3 +41,8 @@ class CaptionerBase(ManagedNode):
             'version': __version__, 'OpenCV': cv2.__version__, 'NumPy': np.__version__,
             'Python': platform.python_version()}
         super().__init__('captioner', **kwargs)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Say whether the model's memory was given back for lack of work."""
+        return self.captioner is not None and self.captioner.asleep_for is not None

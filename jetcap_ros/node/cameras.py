@@ -93,15 +93,16 @@ class Camera:
     :param topic: resolved, with the transport's suffix.
     :param prefix: of the outputs: '~' for a single camera, '~/<name>' for several.
     :param on_frame: called when a frame has come, from the executor's thread.
+    :param on_listener: called, where that can be, when who listens to it changes.
     """
 
     def __init__(
             self, node: LifecycleNode, topic: str, name: str, prefix: str,
-            on_frame: Callable[[], None]) -> None:
+            on_frame: Callable[[], None], on_listener: Callable[[], None]) -> None:
         self.name = name
         self.topic = topic
         self.compressed = node.get_parameter('image_transport').value == 'compressed'
-        self.outputs = Outputs(node, prefix, self.topic)
+        self.outputs = Outputs(node, prefix, self.topic, on_listener)
         self.counters = Counters()
         self.error = ''  # why its last frame was refused
         self.heard = True  # somebody listens to its captions, or they are made anyhow

@@ -22,11 +22,13 @@ import numpy as np
 from rclpy.node import Node
 
 from .cameras import Camera, Frame
+from .outputs import TELLS_WHO_LISTENS
 from .rates import Rates
 from ..engine.caption import Caption
 from ..engine.captioner import Captioner, CaptionerError
 
-ATTEND_EVERY_S = 0.1
+# To who listens.
+ATTEND_EVERY_S = 1.0 if TELLS_WHO_LISTENS else 0.1
 
 
 class CaptionLoop:
@@ -63,9 +65,14 @@ class CaptionLoop:
         self._thread.join(timeout=1)
 
     def notify(self) -> None:
-        """Look again: a frame has come, or a parameter has changed."""
+        """Look again: a frame has come."""
         with self._wake:
             self._wake.notify_all()
+
+    def attend_now(self) -> None:
+        """Look who listens: that has changed, or a parameter has."""
+        self._attend_at = 0.0
+        self.notify()
 
     def caption(self, camera: Camera, frame: Frame, repeat: bool = False) -> Caption | None:
         """
@@ -137,7 +144,7 @@ class CaptionLoop:
                     # Whoever is due next without a frame will be announced by its frame.
                     now = time.monotonic()
                     due = [c.next_due - now for c in self._cameras if c.next_due > now]
-                    self._wake.wait(timeout=min([ATTEND_EVERY_S, *due]))
+                    self._wake.wait(timeout=max(0.0, min([self._attend_at - now, *due])))
                     continue
             try:
                 self._serve(camera)

@@ -17,9 +17,6 @@
 import traceback
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]  # there on Humble
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from .base import CaptionerBase
@@ -29,10 +26,10 @@ from .camera_watch import CameraWatch
 from .cameras import Camera
 from .caption_loop import CaptionLoop
 from .caption_service import CaptionService
-from .diagnostics import diagnostic_array
 from .managed_node import transition
 from .parameter_changes import ParameterChanges, SETTINGS
 from .parameters import declare_parameters
+from .reporter import Reporter
 from ..engine.captioner import Captioner, CaptionerError
 from ..engine.plan import make_plan
 from ..engine.settings import CaptionerSettings
@@ -46,21 +43,21 @@ class CaptionerNode(CaptionerBase):
 
     def __init__(self, **kwargs: Any) -> None:
         self._bond: Bond | None = None
-        self._watch = CameraWatch(self)
         self._caption_services: list[CaptionService] = []  # of each of several cameras
         super().__init__(**kwargs)
         declare_parameters(self)
         self._parameter_changes = ParameterChanges(
             self, lambda: self.state_label == 'unconfigured', lambda: self.captioner,
             self._parameters_changed)
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        # By a clock that also runs while a simulation or a bag stands still.
-        self.create_timer(
-            1.0, self._look, callback_group=MutuallyExclusiveCallbackGroup(),
-            clock=Clock(clock_type=ClockType.STEADY_TIME))
         for name, asks in SERVICES:
             CaptionService(self, f'~/{name}', None, asks)
+        self._reporter = Reporter(self)
         self._log_next('unconfigured', 'configure')
+
+    def destroy_node(self) -> None:
+        """Take the node apart; what activate and configure began was released before."""
+        self._reporter.close()
+        super().destroy_node()
 
     # Transitions
 
@@ -105,7 +102,7 @@ class CaptionerNode(CaptionerBase):
         assert self.captioner is not None  # configured, or there was no activating it
         self.loop = CaptionLoop(self, self.captioner, self.cameras, self.rates)
         self.loop.start()
-        self._watch = CameraWatch(self)
+        self._reporter.watch = CameraWatch(self)
         self._log_active()
         return result
 
@@ -170,7 +167,8 @@ class CaptionerNode(CaptionerBase):
     def _create_cameras(self, topics: list[str], names: list[str]) -> None:
         prefixes = ['~'] if len(topics) == 1 else [f'~/{name}' for name in names]
         for topic, name, prefix in zip(topics, names, prefixes):
-            self.cameras.append(Camera(self, topic, name, prefix, self._notify))
+            self.cameras.append(
+                Camera(self, topic, name, prefix, self._notify, self._attend))
         if len(topics) > 1:
             self._caption_services = [
                 CaptionService(self, f'{prefix}/{name}', camera, asks)
@@ -181,12 +179,17 @@ class CaptionerNode(CaptionerBase):
     def _parameters_changed(self) -> None:
         for camera in self.cameras:
             camera.scene.forget()
-        self._notify()
+        self._attend()
 
     def _notify(self) -> None:
         loop = self.loop
         if loop is not None:
             loop.notify()
+
+    def _attend(self) -> None:
+        loop = self.loop
+        if loop is not None:
+            loop.attend_now()
 
     def _log(self, severity: str, text: str) -> None:
         # A line each: rclpy remembers the severity by the line that logs.
@@ -214,11 +217,3 @@ class CaptionerNode(CaptionerBase):
             self.get_logger().info(
                 f'active: captions {camera.topic} ({transport}, {reliability}) on '
                 f'{camera.outputs.caption_topic}')
-
-    def _look(self) -> None:
-        """Publish diagnostics, and log what is wrong with the cameras."""
-        if not self.context.ok():
-            return
-        self._diagnostics.publish(diagnostic_array(self))
-        if self.state_label == 'active':
-            self._watch.look(self.cameras)

@@ -14,7 +14,9 @@
 
 """What the node publishes for one camera."""
 
+from collections.abc import Callable
 import json
+from typing import Any
 
 import numpy as np
 from rclpy.lifecycle import LifecycleNode
@@ -25,6 +27,13 @@ from .clocks import age_ns, stamp_ns
 from ..engine.caption import Caption
 from ..images.drawing import draw_caption
 
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble, which has no such event: who listens must be asked for
+    PublisherEventCallbacks = None  # type: ignore[assignment, misc]
+
+TELLS_WHO_LISTENS = PublisherEventCallbacks is not None
+
 
 class Outputs:
     """
@@ -32,16 +41,23 @@ class Outputs:
 
     :param prefix: of the topics: '~' for a single camera, '~/<name>' for several.
     :param image_topic: that the captions are of, as `caption_info` names it.
+    :param on_listener: called when somebody begins to listen or ceases to, if TELLS_WHO_LISTENS.
     """
 
-    def __init__(self, node: LifecycleNode, prefix: str, image_topic: str) -> None:
+    def __init__(
+            self, node: LifecycleNode, prefix: str, image_topic: str,
+            on_listener: Callable[[], None]) -> None:
         self.last_text: str | None = None
         self._node = node
         self._image_topic = image_topic
-        self._caption = node.create_lifecycle_publisher(String, f'{prefix}/caption', 10)
-        self._info = node.create_lifecycle_publisher(String, f'{prefix}/caption_info', 10)
+        events: dict[str, Any] = {'event_callbacks': PublisherEventCallbacks(
+            matched=lambda info: on_listener())} if TELLS_WHO_LISTENS else {}
+        self._caption, self._info, self._image = (
+            node.create_lifecycle_publisher(kind, f'{prefix}/{name}', depth, **events)
+            for kind, name, depth in (
+                (String, 'caption', 10), (String, 'caption_info', 10),
+                (Image, 'image_captioned', 1)))
         self.caption_topic = self._caption.topic_name
-        self._image = node.create_lifecycle_publisher(Image, f'{prefix}/image_captioned', 1)
 
     def destroy(self) -> None:
         """Take the publishers away."""
