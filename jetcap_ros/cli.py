@@ -27,16 +27,21 @@ from .errors import UserError
 EXTRAS = ('replay', 'train', 'evaluate')
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands, found as the modules of `jetcap_ros.commands`."""
+def build_parser(command: str = '') -> argparse.ArgumentParser:
+    """
+    Return the parser of all commands, found as the modules of `jetcap_ros.commands`.
+
+    :param command: the one that is given, if it is one: then the others need not be imported.
+    """
     parser = argparse.ArgumentParser(
         prog='jetcap', description='Caption pictures, rosbags and cameras in little memory.')
     subparsers = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    for module_info in pkgutil.iter_modules(commands.__path__):
-        module = importlib.import_module(f'{commands.__name__}.{module_info.name}')
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__)]
+    for name in [command] if command in names else names:
+        module = importlib.import_module(f'{commands.__name__}.{name}')
         help_line = (module.__doc__ or '').strip().splitlines()[0]
         subparser = subparsers.add_parser(
-            module_info.name, help=help_line[0].lower() + help_line[1:].rstrip('.'),
+            name, help=help_line[0].lower() + help_line[1:].rstrip('.'),
             description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
         module.add_arguments(subparser)
         subparser.set_defaults(run=module.run)
@@ -48,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may be beyond the terminal
             stream.reconfigure(errors='backslashreplace')
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(*argv[:1]).parse_args(argv)
     try:
         code: int = args.run(args)
         return code

@@ -111,8 +111,9 @@ def test_a_camera_of_the_other_type_is_told(photograph):
     with NodeProcess({**SIMPLE, 'image_topics': ['cam/image']}) as node:
         jpeg = node.node.create_publisher(CompressedImage, '/cam/image/compressed', 1)
         assert node.change('configure') and node.change('activate')
-        assert 'active: captions /cam/image (raw, best_effort) on /captioner/caption' \
-            in node.output()
+        node.wait_for(
+            lambda: 'active: captions /cam/image (raw, best_effort) on /captioner/caption'
+            in node.output())
         suggested = 'no publisher; image_topics may be meant to be /cam/image with image_transport'
         status = node.status(suggested, timeout=15)
         assert status.level == DiagnosticStatus.ERROR

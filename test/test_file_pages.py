@@ -18,6 +18,7 @@ import ctypes
 import mmap
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 from jetcap_ros.memory import file_pages
@@ -64,6 +65,17 @@ def test_pages_that_were_written_stay(tmp_path):
     assert mprotect(start, len(mapped), PROT_READ) == 0
     file_pages.release_file_pages()
     assert mapped[:2] == b'ba'
+
+
+def test_shared_memory_is_still_there():
+    with tempfile.TemporaryFile(dir='/dev/shm') as file:
+        file.truncate(3 * mmap.PAGESIZE)
+        mapped = mmap.mmap(file.fileno(), 0)
+        mapped[:2] = b'ab'
+        start = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        assert start in [first for first, _ in file_pages._clean_regions()]
+        file_pages.release_file_pages()
+        assert mapped[:2] == b'ab'
 
 
 def test_without_smaps_nothing_is_given_up(monkeypatch):

@@ -33,6 +33,7 @@ from ..images.still import STILL_THRESHOLD
 SLEEP_AFTER_S = 0.5
 CAMERA_HZ, RATE_HZ = 30, 2.0
 LOOKS = 10
+TOO_OLD_S = 7.0  # of the last frame, for anybody to ask for its caption
 UNHEARD_S = 6.0  # longer than what nobody wants stays subscribed
 
 
@@ -64,6 +65,7 @@ def _asleep(plan: Plan, model: str) -> dict[str, float]:
                 raise RuntimeError(f'no caption: {node.summary}')
             wakes.append(time.perf_counter() - started)
             fall_asleep(node)
+        time.sleep(TOO_OLD_S)
         return {
             'wake_s': statistics.median(wakes[1:]), 'unconfigured_mb': unconfigured,
             'asleep_mb': _least_mb(node), 'asleep_cpu': cpu_percent(node, plan.seconds)}

@@ -79,6 +79,8 @@ def _load(node: socket.socket, settings: dict[str, Any]) -> LazyModel:
     def begin(name: str) -> None:
         nonlocal stage
         stage = name
+        if name == 'weights':
+            gc.freeze()  # what was imported stays: no collection need look at it
         protocol.send(node, 'begin', stage=name)
 
     try:
@@ -174,7 +176,6 @@ def main() -> None:
     file_descriptor, parent = map(int, sys.argv[1:])
     _end_with_parent(parent)
     _offer_to_oom_killer()
-    gc.freeze()  # what was imported stays: no collection need look at it
     node = socket.socket(fileno=file_descriptor)
 
     def report_warning(

@@ -19,12 +19,15 @@ import re
 import time
 
 MADV_DONTNEED = 4
+SHARED_MEMORY = '/dev/shm/'
 REGION = re.compile(r'([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ *(.*)')
 
 
 def release_file_pages(apart_s: float = 0.0) -> None:
     """
     Give up the pages of shared libraries that this process has not changed.
+
+    And those of memory that it shares with others, frames of the middleware's: they stay theirs.
 
     To import a framework reads hundreds of megabytes of its code, most of it once. What is used
     again comes back from the page cache at the cost of a fault; the rest is no longer held, while
@@ -48,7 +51,7 @@ def release_file_pages(apart_s: float = 0.0) -> None:
 
 def _clean_regions() -> list[tuple[int, int]]:
     """
-    Return where libraries are mapped read-only without any page of this process's own.
+    Return where files are mapped without any page of this process's own: libraries, shared memory.
 
     Such pages, relocated addresses above all, are in no file: they would be lost.
     """
@@ -60,7 +63,8 @@ def _clean_regions() -> list[tuple[int, int]]:
                 found = REGION.match(line)
                 if found:
                     start, end, access, path = found.groups()
-                    clean = '.so' in path and 'w' not in access
+                    clean = access[3] == 's' and path.startswith(SHARED_MEMORY) or (
+                        '.so' in path and 'w' not in access)
                     if clean:
                         regions.append((int(start, 16), int(end, 16)))
                 elif clean and line.startswith(('Anonymous:', 'Swap:')) \

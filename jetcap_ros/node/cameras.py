@@ -49,7 +49,7 @@ UNWANTED_S = 5.0
 
 @dataclass
 class Frame:
-    """A message as it came, and when (seconds, monotonic)."""
+    """A message as it came, and when (seconds, monotonic); None once it is too old for anybody."""
 
     message: Any
     arrived: float = field(default_factory=time.monotonic)
@@ -189,6 +189,14 @@ class Camera:
         if self.heard and not rests:
             self._wanted_at = time.monotonic()
         self._attend()
+        self._drop_picture()
+
+    def _drop_picture(self) -> None:
+        """Give the memory of a frame back that is too old for whoever asks for the newest."""
+        with self._lock:
+            newest = self._newest
+            if newest and self._waiting is None and time.monotonic() - newest.arrived > SILENT_S:
+                self._newest = Frame(None, newest.arrived)
 
     def _attend(self) -> None:
         with self._subscribing:

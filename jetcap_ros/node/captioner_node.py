@@ -43,6 +43,7 @@ class CaptionerNode(CaptionerBase):
 
     def __init__(self, **kwargs: Any) -> None:
         self._bond: Bond | None = None
+        self._reporter: Reporter | None = None
         self._caption_services: list[CaptionService] = []  # of each of several cameras
         super().__init__(**kwargs)
         declare_parameters(self)
@@ -56,7 +57,8 @@ class CaptionerNode(CaptionerBase):
 
     def destroy_node(self) -> None:
         """Take the node apart; what activate and configure began was released before."""
-        self._reporter.close()
+        if self._reporter is not None:
+            self._reporter.close()
         super().destroy_node()
 
     # Transitions
@@ -102,6 +104,7 @@ class CaptionerNode(CaptionerBase):
         assert self.captioner is not None  # configured, or there was no activating it
         self.loop = CaptionLoop(self, self.captioner, self.cameras, self.rates)
         self.loop.start()
+        assert self._reporter is not None  # made with the node
         self._reporter.watch = CameraWatch(self)
         self._log_active()
         return result
