@@ -100,13 +100,13 @@ def test_the_fastest_is_taken_for_each_kind_of_work():
     runtimes = Fastest([
         Runtime('first', product=noted(slow), image_product=noted(fast)),
         Runtime('second', product=noted(fast)), Runtime('third', image_product=noted(slow))])
-    weight, bias = Weight(np.ones((2000, 4), np.float32)), np.zeros(2000, np.float32)
+    weight, bias = Weight(np.ones((5000, 4), np.float32)), np.zeros(5000, np.float32)
     x = np.ones((3, 4), np.float32)
     assert (runtimes.product(weight, bias)(x) == 4).all()
     assert (runtimes.image_product(weight, bias)(x) == 4).all()
     runtimes.image_product(weight, bias)  # is not timed again
-    assert made == [('slow', 512), ('fast', 512), ('fast', 2000),
-                    ('fast', 512), ('slow', 512), ('fast', 2000), ('fast', 2000)]
+    assert made == [('slow', 2048), ('fast', 2048), ('fast', 5000),
+                    ('fast', 2048), ('slow', 2048), ('fast', 5000), ('fast', 5000)]
     facts = runtimes.facts
     assert facts['runtime of the word products'].startswith('second (first: ')
     assert facts['runtime of the image products'].startswith('first (first: ')
@@ -114,7 +114,7 @@ def test_the_fastest_is_taken_for_each_kind_of_work():
     again = Fastest(
         [Runtime('first', product=noted(slow)), Runtime('second', product=noted(fast))],
         runtimes.timings)
-    assert (again.product(weight, bias)(x) == 4).all() and made == [('fast', 2000)]
+    assert (again.product(weight, bias)(x) == 4).all() and made == [('fast', 5000)]
     assert again.facts['runtime of the word products'] == facts['runtime of the word products']
 
 

@@ -26,7 +26,7 @@ from ..decoder import MakeProduct, Product
 from ..onnx_graph import Read
 from ..weight import Weight
 
-SAMPLE_ROWS = 512  # of a weight, that products are tried with
+SAMPLE_ROWS = 2048  # of a weight, that products are tried with: more than a cache has room for
 BEAMS, CELLS = 3, 49  # rows of the inputs that they are tried with
 MOST_RUNS, ENOUGH_S = 5, 0.02
 

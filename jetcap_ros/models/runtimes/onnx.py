@@ -81,7 +81,8 @@ def onnx_runtime(num_threads: int) -> Runtime:
     """Return ONNX Runtime; num_threads 0: as many as there are cores."""
     sessions = _Sessions(num_threads)
     return Runtime(
-        f'ONNX Runtime {onnxruntime.__version__}', sessions.encoder, sessions.product)
+        f'ONNX Runtime {onnxruntime.__version__}', sessions.encoder, sessions.product,
+        sessions.product)  # int8 weights stay what they are
 
 
 def _run(session: Any, **inputs: np.ndarray) -> np.ndarray:
