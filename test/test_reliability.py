@@ -127,6 +127,7 @@ def test_a_caption_that_hangs_holds_nothing_up(request_name, state, photograph):
             assert node.next_caption(camera, image_message(photograph))['caption']
 
 
+@pytest.mark.needs('torch')
 def test_a_worker_that_dies_at_work_is_said_and_replaced(photograph):
     with NodeProcess({'max_rate_hz': 0.0, 'recover': False}) as node:
         assert node.change('configure') and node.change('activate')
@@ -156,6 +157,7 @@ def test_no_worker_outlives_a_killed_node(state, tmp_path, photograph):
         assert not alive
 
 
+@pytest.mark.needs('torch')
 def test_a_manager_can_try_again_after_a_failure(photograph):
     with NodeProcess({'fallback': 'none', 'min_available_memory_mb': 1e6}) as node:
         assert not node.change('configure')
@@ -186,6 +188,7 @@ def test_any_amount_of_memory_leads_somewhere(limit_mb, outcomes, cgroup, photog
         assert node.process.poll() is None
 
 
+@pytest.mark.needs('torch')
 def test_a_worker_that_the_kernel_kills_for_memory_is_told_from_a_crash(cgroup, photograph):
     group = cgroup(900)
     # Without any checks, so that the kernel is what stops it.
@@ -207,6 +210,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_told_from_a_crash(cgroup, 
         assert node.process.poll() is None
 
 
+@pytest.mark.needs('torch')
 def test_memory_is_given_back_before_the_kernel_takes_it(cgroup, photograph):
     group = cgroup(1500)
     parameters = {'min_available_memory_mb': 500.0, 'reserve_memory_mb': 200.0,
