@@ -6,14 +6,15 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-msgs \
 	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
 DEMO_IMAGES ?=
-# More would have tests that watch the time wait for each other.
-JOBS ?= $(shell nproc)
+# Tests wait, too: one more than there are cores.
+JOBS ?= $(shell expr $$(nproc) + 1)
 
 .PHONY: test test-all test-robot test-distribution test-arm64 test-server demo clean
 
 # Files side by side, then alone what measures.
 define run_tests
-$(1)/bin/python -m pytest test -m 'not measures' --numprocesses $(JOBS) --dist loadfile
+$(1)/bin/python -m pytest test -m 'not measures' --numprocesses $(JOBS) --dist loadfile \
+	--no-loadscope-reorder
 $(1)/bin/python -m pytest test -m measures
 endef
 

@@ -54,6 +54,9 @@ NEEDED = {
     'torchvision': ['test_checkpoints.py', 'test_encoders.py', 'test_hostile_checkpoints.py',
                     'test_models.py']}
 
+SLOW = ('test_benchmark.py', 'test_crashes.py', 'test_node.py', 'test_reliability.py',
+        'test_replay.py', 'test_training.py')
+
 
 class TestFile(pytest.Module):
     """A test file; its tests are not even imported where a library is missing."""
@@ -70,6 +73,11 @@ class TestFile(pytest.Module):
 def pytest_pycollect_makemodule(module_path, parent):
     """Collect without launch_testing, which imports each file: a skip there ends it all."""
     return TestFile.from_parent(parent, path=module_path)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that none is left over at the end."""
+    items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 def pytest_collection_finish():

@@ -169,10 +169,19 @@ def test_a_bag_without_images_fails(tmp_path, capsys):
     assert 'no image was found' in capsys.readouterr().err
 
 
+@pytest.fixture(scope='module')
+def long_replay(tmp_path_factory):
+    """Return the arguments of a replay that can be stopped, and the folder of a whole one."""
+    folder = tmp_path_factory.mktemp('long')
+    bag = write_bag(folder / 'bag', 80, bad=(1, 20))
+    arguments = (bag, '--every', '0.4', '--beam', 1, '--out')
+    assert replay(*arguments, folder / 'whole') == 1  # for a bad frame
+    return arguments, folder / 'whole'
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_what_was_stopped_goes_on_to_the_same_captions(tmp_path, number):
-    bag = write_bag(tmp_path / 'bag', 80, bad=(1, 20))
-    arguments = (bag, '--every', '0.4', '--out')
+def test_what_was_stopped_goes_on_to_the_same_captions(tmp_path, long_replay, number):
+    arguments, whole = long_replay
     process = start_replay(*arguments, tmp_path / 'out')
     wait_for_lines(process, tmp_path / 'out/captions.jsonl', 5)
     assert replay(*arguments, tmp_path / 'out', '--resume') == 2  # it is being written
@@ -187,12 +196,11 @@ def test_what_was_stopped_goes_on_to_the_same_captions(tmp_path, number):
     with (tmp_path / 'out/captions.jsonl').open('a') as file:
         file.write('{"bag_time": 17000')  # as a process killed in the middle of a line leaves it
     assert replay(*arguments, tmp_path / 'out') == 2  # nothing is overwritten unasked
-    assert replay(*arguments, tmp_path / 'out', '--resume') == 1  # for a bad frame
-    assert replay(*arguments, tmp_path / 'whole') == 1
+    assert replay(*arguments, tmp_path / 'out', '--resume') == 1
     for name in ('captions.jsonl', 'skipped.jsonl'):
-        assert (tmp_path / 'out' / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes()
-    pictures = [sorted(path.name for path in (tmp_path / name / 'thumbnails').iterdir())
-                for name in ('out', 'whole')]
+        assert (tmp_path / 'out' / name).read_bytes() == (whole / name).read_bytes()
+    pictures = [sorted(path.name for path in (folder / 'thumbnails').iterdir())
+                for folder in (tmp_path / 'out', whole)]
     assert pictures[0] == pictures[1]
 
 
@@ -312,7 +320,7 @@ def test_stopping_many_bags_keeps_what_was_captioned(tmp_path):
     archive = tmp_path / 'archive'
     for name in 'abc':
         write_bag(archive / name, 60)
-    arguments = (archive, '--every-frame', '--jobs', 2, '--out')
+    arguments = (archive, '--every-frame', '--beam', 1, '--jobs', 2, '--out')
     process = start_replay(*arguments, tmp_path / 'out')
     wait_for_lines(process, tmp_path / 'out/a/captions.jsonl', 3)
     process.send_signal(signal.SIGINT)
@@ -331,7 +339,7 @@ def test_a_process_that_dies_costs_its_bag_only(tmp_path):
     archive = tmp_path / 'archive'
     for name in 'abc':
         write_bag(archive / name, 40)
-    arguments = (archive, '--every-frame', '--jobs', 2, '--out')
+    arguments = (archive, '--every-frame', '--beam', 1, '--jobs', 2, '--out')
     process = start_replay(*arguments, tmp_path / 'out')
     for name in 'ab':
         wait_for_lines(process, tmp_path / 'out' / name / 'captions.jsonl', 1)

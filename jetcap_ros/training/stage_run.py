@@ -43,6 +43,7 @@ from .words import add_word_layers, start_words, Words
 from ..models.mobilenet import MobileNetCaptioningModel
 
 CLIP_NORM = 5.0
+PLOT_EVERY_S = 30.0
 
 
 class Objective(Protocol):
@@ -96,6 +97,7 @@ class StageRun:
         self.best = -1.0
         self.totals = [0.0, 0.0, 0]  # loss, reward, batches of this epoch
         self.seconds = 0.0  # of this epoch, before the last kill
+        self.plotted = time.monotonic()
         if state:
             self._take_up(state)
         self.batches = math.ceil(self.objective.count() / self.stage.batch_pictures)
@@ -243,7 +245,10 @@ class StageRun:
             row['train_loss'] = loss / batches
         path = self.folder.path('log.csv')
         journal.append_row(path, row)
-        journal.plot_journal(path, self.folder.path('curves.png'))
+        last = self.epoch + 1 == self.stage.epochs
+        if last or time.monotonic() - self.plotted > PLOT_EVERY_S:
+            journal.plot_journal(path, self.folder.path('curves.png'))
+            self.plotted = time.monotonic()
         tqdm.write(f'{self.stage.name} {self.epoch + 1}/{self.stage.epochs}: ' + ', '.join(
             f'{name} {value:.4g}' for name, value in row.items() if isinstance(value, float)))
 
