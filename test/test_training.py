@@ -487,8 +487,8 @@ def detecting(drawn, tmp_path_factory):
     out = tmp_path_factory.mktemp('detecting')
     config = out / 'words.yaml'
     config.write_text(
-        'bfloat16: false\nstages: {words: {epochs: 10, batch_pictures: 2, views: 2, learning_rate: 0.006, '
-        'dropout: 0.0, words_dim: 12}}')
+        'bfloat16: false\nstages: {words: {epochs: 10, batch_pictures: 2, views: 2, '
+        'learning_rate: 0.006, dropout: 0.0, words_dim: 12}}')
     assert main(arguments(
         drawn, out / 'run', '--config', str(config), '--init', SHIPPED_CHECKPOINT)) == 0
     return out / 'run'
