@@ -33,7 +33,8 @@ from ..images.still import STILL_THRESHOLD
 SLEEP_AFTER_S = 0.5
 CAMERA_HZ, RATE_HZ = 30, 2.0
 LOOKS = 10
-TOO_OLD_S = 7.0  # of the last frame, for anybody to ask for its caption
+# Code that was given up and is used again has come back; the last frame is too old for anybody.
+SETTLE_S = 7.0
 UNHEARD_S = 6.0  # longer than what nobody wants stays subscribed
 
 
@@ -57,6 +58,7 @@ def _asleep(plan: Plan, model: str) -> dict[str, float]:
             'model': model, 'checkpoint': plan.checkpoint, 'fallback': 'none',
             'min_available_memory_mb': 0.0, 'sleep_after_s': SLEEP_AFTER_S}) as node:
         node.wait_for_start(START_S)
+        time.sleep(SETTLE_S)
         unconfigured = _least_mb(node)
         node.start()
         for _ in range(plan.rounds + 1):
@@ -65,7 +67,7 @@ def _asleep(plan: Plan, model: str) -> dict[str, float]:
                 raise RuntimeError(f'no caption: {node.summary}')
             wakes.append(time.perf_counter() - started)
             fall_asleep(node)
-        time.sleep(TOO_OLD_S)
+        time.sleep(SETTLE_S)
         return {
             'wake_s': statistics.median(wakes[1:]), 'unconfigured_mb': unconfigured,
             'asleep_mb': _least_mb(node), 'asleep_cpu': cpu_percent(node, plan.seconds)}

@@ -153,11 +153,11 @@ class Keeper:
                 raise CaptionerError(self.reason) from error
             self._recovery.lost()
 
-    def _start_stand_in(self, lost: str) -> None:
+    def _start_stand_in(self, lost: str, awaited: bool = False) -> None:
         """Start the first model that can be, in the place of one; if none can, say why."""
         for model in self.settings.stand_ins(lost):
             try:
-                self.worker = self._workers.start(model, self.settings)
+                self.worker = self._workers.start(model, self.settings, awaited)
                 self._log('info', f'the {model} model captions')
                 return
             except Failure as error:
@@ -223,11 +223,11 @@ class Keeper:
         else:
             self._recovery.lost()
 
-    def _load_wanted(self, settings: CaptionerSettings) -> WorkerProcess:
+    def _load_wanted(self, settings: CaptionerSettings, awaited: bool = False) -> WorkerProcess:
         """Return a worker of the model that settings ask for; meanwhile `loading` names it."""
         self.loading = settings.model
         try:
-            return self._workers.start(settings.model, settings)
+            return self._workers.start(settings.model, settings, awaited)
         finally:
             self.loading = ''
 
@@ -265,14 +265,14 @@ class Keeper:
         self.reason = ''
         if settings.model != 'simple' and 'simple' in settings.stand_ins(settings.model):
             self.loading = 'simple'
-            self._start_stand_in('simple')
+            self._start_stand_in('simple', awaited=True)
             self.loading = ''
             self._wakes = True
             self._recovery.hurry()
             self._stir.set()
             return
         try:
-            self.worker = self._load_wanted(settings)
+            self.worker = self._load_wanted(settings, awaited=True)
         except Failure as error:
             self.reason = f'{_title(settings.model)}: {error}'
             self._log('error', self.reason)

@@ -75,6 +75,7 @@ class LazyModel:
     :param num_threads: 0 for all cores.
     :param server: the fields of ServerOptions, for 'server'.
     :param timings: of the runtimes, as `timings` of the last model like it said.
+    :param awaited: a picture waits for its caption, and warms the model up as well as another.
     :param on_begin: called with the name of each stage that begins.
     :param on_stage: called with a Stage for each stage that ends.
     """
@@ -84,6 +85,7 @@ class LazyModel:
             quantize: str = 'int8', device: str = 'cpu', runtime: str = 'auto',
             num_threads: int = 0, reserve_memory_mb: float = 150,
             server: dict[str, Any] | None = None, timings: 'Timings | None' = None,
+            awaited: bool = False,
             on_begin: Callable[[str], None] = lambda name: None,
             on_stage: Callable[[Stage], None] = lambda stage: None) -> None:
         for value, choices in (
@@ -106,6 +108,7 @@ class LazyModel:
         self.checkpoint: Checkpoint | None = None
         self.facts: dict[str, str] = {}  # what the simple model runs in, and why
         self.timings = timings or {}
+        self._awaited = awaited
 
     @property
     def model(self) -> Any:
@@ -143,6 +146,8 @@ class LazyModel:
         return read_checkpoint(self._checkpoint_path, self._sha256)
 
     def _warm_up(self, model: Any) -> None:
+        if self._awaited:
+            return
         import numpy as np
         model.caption(np.full((224, 224, 3), 128, np.uint8), max_length=WARM_UP_WORDS)
 
@@ -181,7 +186,6 @@ class LazyModel:
                 warnings.warn(f'the simple model does without ONNX Runtime: {error}')
         elif self._runtime == 'onnxruntime':
             runtimes.append(self._run('onnxruntime', self._import_onnx_runtime))
-        release_file_pages()
         return Fastest(runtimes, self.timings)
 
     def _import_opencv(self) -> 'Runtime':
@@ -192,6 +196,7 @@ class LazyModel:
     def _import_onnx_runtime(self) -> 'Runtime':
         safe_import_wrapper('onnxruntime', NEED_MB['onnxruntime'])
         from ..models.runtimes.onnx import onnx_runtime
+        release_file_pages()
         return onnx_runtime(self._num_threads)
 
     def _load_mobilenet(self) -> 'MobileNetCaptioningModel':

@@ -45,19 +45,22 @@ class Workers:
         # By what they depend on: what a wake, above all, need not time again.
         self._timings: dict[tuple[Any, ...], Any] = {}
 
-    def start(self, model: str, settings: CaptionerSettings) -> WorkerProcess:
+    def start(
+            self, model: str, settings: CaptionerSettings,
+            awaited: bool = False) -> WorkerProcess:
         """
         Return a worker that has loaded a model.
 
         ONNX Runtime is optional: if a process dies of it, the next one does without.
 
+        :param awaited: a picture waits for its caption.
         :raises MemoryError: if there is too little memory to begin.
         :raises WorkerError: if it could not be loaded, or all were closed meanwhile.
         """
         if model == 'mobilenet':
             check_available_memory(settings.min_available_memory_mb, 'the full model')
         check_available_memory(WORKER_NEED_MB + settings.reserve_memory_mb, 'a worker process')
-        arguments = self._arguments(model, settings)
+        arguments = {**self._arguments(model, settings), 'awaited': awaited}
         if model == 'server':
             self._say_where(settings.server_url)
         with self._lock:
@@ -75,7 +78,7 @@ class Workers:
             if isinstance(error, WorkerError) and self._blames_onnxruntime(worker, error):
                 self._avoid_onnxruntime = True
                 self._log('warning', f'{error}; it is tried without ONNX Runtime')
-                return self.start(model, settings)
+                return self.start(model, settings, awaited)
             raise
         self._timings[_timed(arguments)] = worker.timings
         return worker

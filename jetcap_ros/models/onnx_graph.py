@@ -22,6 +22,7 @@ from 4.5 on, but for the products of whole numbers, which came with 10.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import os
 import struct
 from typing import BinaryIO
@@ -43,6 +44,7 @@ Attribute = float | int | Sequence[int]
 Read = Callable[[str], Weight]  # the parameter of a name
 
 
+@functools.lru_cache(maxsize=1024)
 def _varint(value: int) -> bytes:
     data = bytearray()
     while value > 0x7f:
