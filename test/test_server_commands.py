@@ -115,7 +115,7 @@ def test_evaluate_scores_what_a_server_says(server, photograph, tmp_path, capsys
 def measure_server(url, folder):
     from jetcap_ros.benchmark import latency, memory
     from jetcap_ros.benchmark.plan import Plan
-    plan = Plan('', '', '', '', folder, quick=True, seconds=0.5, sustained_s=0.6, server={
+    plan = Plan('', '', '', '', folder, quick=True, seconds=0.5, sustained_s=1.5, server={
         'model': 'server', 'fallback': 'none', 'server_url': url, 'inference_timeout_s': 20.0})
     assert list(plan.models) == ['mobilenet', 'simple', 'server']
     parameters = plan.models['server']
@@ -125,7 +125,6 @@ def measure_server(url, folder):
         'running': latency.measure_running(plan, parameters)}
 
 
-@pytest.mark.measures
 def test_benchmark_measures_a_server_as_the_other_models(server, tmp_path):
     pytest.importorskip('rclpy')
     from test_benchmark import in_a_process
