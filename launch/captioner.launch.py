@@ -14,18 +14,21 @@
 
 """Start the captioner, and take it to active unless autostart:=false."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
+import time
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import (
-    DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler, TimerAction)
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, RegisterEventHandler
 from launch.event_handlers import OnProcessExit, OnProcessStart
-from launch.events import matches_action
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 
 BOOLEAN = ['true', 'false', 'True', 'False']
 
@@ -135,45 +138,58 @@ def _autostart(node: LifecycleNode) -> list:
     Return handlers that configure the node when its process starts, and then activate it.
 
     Only that one configure is followed by an activate: a later one, by hand or by a manager, is
-    theirs.
+    theirs. The events of launch_ros would do it in a thread that waits for the node's services,
+    also when node and launch are ending.
     """
-    phase = 'new'
+    changes = 0  # starts and ends of processes
 
-    def change(transition: int) -> EmitEvent:
-        return EmitEvent(event=ChangeState(
-            lifecycle_node_matcher=matches_action(node), transition_id=transition))
+    def on_start(event, context: LaunchContext) -> list:
+        nonlocal changes
+        changes += 1
+        own = changes
+        context.add_completion_future(context.asyncio_loop.create_task(
+            _bring_up(node, context, lambda: context.is_shutdown or changes != own)))
+        return []
 
-    def on_start(event, context) -> list:
-        nonlocal phase
-        is_respawn = phase != 'new'
-        phase = 'starting'
-        if not is_respawn:
-            return [change(Transition.TRANSITION_CONFIGURE)]
-        # The services of a process that was killed look alive for up to 20 s, and take requests
-        # that nobody answers.
-        return [
-            TimerAction(period=period, actions=[OpaqueFunction(function=configure)])
-            for period in (5.0, 15.0, 30.0)]
-
-    def configure(context: LaunchContext) -> list:
-        return [change(Transition.TRANSITION_CONFIGURE)] if phase == 'starting' else []
-
-    def on_transition(context: LaunchContext) -> list:
-        nonlocal phase
-        event = context.locals.event
-        if phase == 'starting' and event.goal_state == 'configuring':
-            phase = 'configuring'
-        elif phase in ('starting', 'configuring') and event.start_state == 'configuring':
-            phase = 'done'
-            if event.goal_state == 'inactive':
-                return [change(Transition.TRANSITION_ACTIVATE)]
-            return [LogInfo(msg=(
-                'captioner could not be configured, see above for why; once that is mended: '
-                f'ros2 lifecycle set {node.node_name} configure, then activate'))]
+    def on_exit(event, context: LaunchContext) -> list:
+        nonlocal changes
+        changes += 1
         return []
 
     return [
         RegisterEventHandler(OnProcessStart(target_action=node, on_start=on_start)),
-        RegisterEventHandler(OnStateTransition(
-            target_lifecycle_node=node, entities=[OpaqueFunction(function=on_transition)])),
-    ]
+        RegisterEventHandler(OnProcessExit(target_action=node, on_exit=on_exit))]
+
+
+async def _bring_up(
+        node: LifecycleNode, context: LaunchContext, is_over: Callable[[], bool]) -> None:
+    """Configure the node and activate it, unless it is over before."""
+    ros_node = get_ros_node(context)
+    get_state = ros_node.create_client(GetState, f'{node.node_name}/get_state')
+    change_state = ros_node.create_client(ChangeState, f'{node.node_name}/change_state')
+
+    async def state() -> int | None:
+        answer = get_state.call_async(GetState.Request())
+        end = time.monotonic() + 1.0
+        while not is_over() and not answer.done() and time.monotonic() < end:
+            await asyncio.sleep(0.05)
+        return answer.result().current_state.id if answer.done() else None
+
+    # The services of a process that was killed look alive for up to 20 s, and take requests that
+    # nobody answers.
+    while not is_over() and (not change_state.service_is_ready() or await state() is None):
+        await asyncio.sleep(0.05)
+    for transition, goal in (
+            (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
+            (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE)):
+        if is_over():
+            return
+        answer = change_state.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        # The answer may get lost where the node has yet to discover who asked.
+        while not is_over() and not answer.done() and await state() != goal:
+            await asyncio.sleep(0.1)
+        if not is_over() and answer.done() and not answer.result().success:
+            get_logger('captioner').error(
+                'could not be configured and activated, see above for why; once that is mended: '
+                f'ros2 lifecycle set {node.node_name} configure, then activate')
+            return

@@ -92,6 +92,8 @@ def _play_and_record() -> list:
         raise RuntimeError(f'{event.process_name} has ended with code {event.returncode}')
 
     def on_failure(context: LaunchContext) -> list:
+        if context.is_shutdown:
+            return []
         raise RuntimeError('the captioner could not be configured')
 
     return [

@@ -122,7 +122,7 @@ def test_a_failed_configure_is_told_and_not_followed_by_activate(start, tmp_path
     parameters.write_text(
         '/**: {ros__parameters: {checkpoint: /missing.safetensors, fallback: none}}')
     with start('captioner', params_file=str(parameters)) as launch, manager_of(launch) as manager:
-        launch.wait_for(lambda: 'could not be configured' in launch.output())
+        launch.wait_for(lambda: 'could not be configured and' in launch.output())
         assert '/missing.safetensors' in launch.output()
         assert manager.state('captioner') == UNCONFIGURED
 
