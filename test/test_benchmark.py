@@ -187,7 +187,7 @@ def test_decoding_times_the_same_words_for_every_model(tmp_path, monkeypatch):
 def test_the_simple_model_is_timed_in_each_runtime():
     runs = libraries.measure([sys.executable], SHIPPED_CHECKPOINT, 1, 1, 1, processor=True)
     assert runs[0]['runtime'] == 'opencv' and 'OpenCV' in runs[0]['libraries']
-    assert all(run['same_words'] and 40 < run['process_mb'] < 200 for run in runs)
+    assert all(run['same_words'] and 40 < run['worker_mb'] < 200 for run in runs)
     assert all(0 < run['image'] < run['caption'] for run in runs)
     assert runs[0]['libraries'] in libraries.tables(runs)[0].markdown()
 

@@ -114,7 +114,7 @@ def _time_shipped(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, 
         simple = {
             'image': timed(lambda: model.decoder.start(cells), args.repeats, args.clock),
             'caption': timed(lambda: model.caption(picture), args.repeats, args.clock),
-            'text': model.caption(picture).text, 'rss_mb': lazy.rss_mb,
+            'text': model.caption(picture).text,
             'libraries': _libraries(lazy.facts)}
     return {
         **simple, 'encoder': encoder, 'indices': [int(index) for index in generate().indices],

@@ -12,11 +12,12 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Time the engine without ROS, in a process of its own; prints a JSON line."""
+"""Time and weigh the engine without ROS, in a process of its own; prints a JSON line."""
 
 import argparse
 from dataclasses import asdict
 import json
+import os
 import time
 
 
@@ -29,6 +30,7 @@ def main() -> None:
     args = parser.parse_args()
     import numpy as np
 
+    from .processes import shares_mb
     from ..engine.captioner import Captioner
     from ..engine.settings import CaptionerSettings
     picture = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
@@ -43,7 +45,10 @@ def main() -> None:
             total.append((time.perf_counter() - started) * 1e3)
             worker.append(caption.seconds * 1e3)
         stages = [asdict(stage) for stage in captioner.stages]
-    print(json.dumps({'worker_ms': worker, 'total_ms': total, 'stages': stages}))
+        pids = [os.getpid(), captioner.worker_pid or 0]
+        worker_mb = shares_mb(pids)[pids[1]]
+    print(json.dumps({
+        'worker_ms': worker, 'total_ms': total, 'stages': stages, 'worker_mb': worker_mb}))
 
 
 if __name__ == '__main__':
