@@ -41,14 +41,18 @@ def run(args: argparse.Namespace) -> int:
     from jetcap_ros.models.errors import CheckpointError
     from jetcap_ros.models.checkpoint import read_checkpoint, sha256
     from jetcap_ros.models.packed import pack
+    from jetcap_ros.outputs import require_file
     out = args.out or os.path.splitext(args.checkpoint)[0] + '.safetensors'
     try:
         checkpoint = read_checkpoint(args.checkpoint)
         if os.path.exists(out) and os.path.samefile(out, checkpoint.path):
             raise UserError(f'{out} is the checkpoint itself: name another file with --out')
+        require_file(out)
         size = pack(checkpoint, out, args.quantize)
-    except (CheckpointError, OSError) as error:
+    except CheckpointError as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f'{error.filename or out}: {error.strerror}') from error
     except ImportError as error:
         raise UserError(
             f'{error}; packing a .pth needs torch: pip install torch'
