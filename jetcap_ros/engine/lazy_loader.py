@@ -186,6 +186,8 @@ class LazyModel:
                 warnings.warn(f'the simple model does without ONNX Runtime: {error}')
         elif self._runtime == 'onnxruntime':
             runtimes.append(self._run('onnxruntime', self._import_onnx_runtime))
+        if not self._awaited:  # else they are given up after the caption
+            release_file_pages()
         return Fastest(runtimes, self.timings)
 
     def _import_opencv(self) -> 'Runtime':
@@ -196,7 +198,6 @@ class LazyModel:
     def _import_onnx_runtime(self) -> 'Runtime':
         safe_import_wrapper('onnxruntime', NEED_MB['onnxruntime'])
         from ..models.runtimes.onnx import onnx_runtime
-        release_file_pages()
         return onnx_runtime(self._num_threads)
 
     def _load_mobilenet(self) -> 'MobileNetCaptioningModel':
