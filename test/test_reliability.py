@@ -169,7 +169,8 @@ def test_a_manager_can_try_again_after_a_failure(photograph):
 
 
 @pytest.mark.parametrize('limit_mb, outcomes', [
-    (150, {'simple', 'refused'}), (350, {'simple'}), (1400, {'mobilenet', 'simple'})])
+    (150, {'simple', 'refused'}), (350, {'simple'}),
+    pytest.param(1400, {'mobilenet', 'simple'}, marks=pytest.mark.needs('torch'))])
 def test_any_amount_of_memory_leads_somewhere(limit_mb, outcomes, cgroup, photograph):
     group = cgroup(limit_mb)
     parameters = {'min_available_memory_mb': 600.0, 'reserve_memory_mb': 50.0, 'max_rate_hz': 0.0}

@@ -142,7 +142,9 @@ def test_benchmark_measures_a_server_as_the_other_models(server, tmp_path):
 @pytest.mark.parametrize('arguments, reason', [
     (('growth', '--model', 'server'), 'with memory and time'),
     (('--memory-sweep', '--model', 'server'), 'with memory and time'),
-    (('--model', 'server', '--timeout', '-1'), '--timeout -1')])
+    pytest.param(
+        ('--model', 'server', '--timeout', '-1'), '--timeout -1',
+        marks=pytest.mark.needs('torchvision'))])
 def test_what_a_benchmark_of_a_server_cannot_be(arguments, reason, capsys):
     pytest.importorskip('rclpy')
     assert main(['benchmark', *arguments]) == 2
