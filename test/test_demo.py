@@ -16,6 +16,7 @@
 
 import base64
 import html
+import json
 import os
 from pathlib import Path
 import re
@@ -141,7 +142,7 @@ def test_frames_of_a_camera_arrive(photographs, tmp_path, monkeypatch):
         node.create_subscription(
             Image, '/image_raw', lambda message: times.append(time.monotonic()),
             qos_profile_sensor_data)
-        camera.stdin.write(f'{largest}\n')
+        camera.stdin.write(f'{json.dumps(str(largest))}\n')
         camera.stdin.flush()
         deadline = time.monotonic() + 30
         while len(times) < 20 and time.monotonic() < deadline:

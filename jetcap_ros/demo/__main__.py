@@ -21,6 +21,7 @@ code is 0 only if every picture was captioned.
 
 import argparse
 from collections.abc import Callable, Sequence
+import io
 import os
 from pathlib import Path
 import re
@@ -55,6 +56,8 @@ def main() -> int:
         '--model', choices=('mobilenet', 'simple'), default='mobilenet',
         help='what the node is told to load (default: mobilenet)')
     args = parser.parse_args()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be beyond the terminal
+        sys.stdout.reconfigure(errors='backslashreplace')
     # Nothing else on this network shall be disturbed, or disturb.
     os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
@@ -144,9 +147,9 @@ class Tour:
                 say(f'  {error}')
                 continue
             captions = []
-            for info in self._robot.show(picture.path, TIMES, CAPTION_S):
+            for info in self._robot.show(picture, TIMES, CAPTION_S):
                 captions.append(info)
-                say(f'  {picture.path.name:<20} {info["latency_ms"]:5.0f} ms  '
+                say(f'  {picture.name:<20} {info["latency_ms"]:5.0f} ms  '
                     f'{info["caption"]}  ({info["score"]:.2f}, {info["model"]})')
             self.cards.append({'picture': picture, 'pixels': pixels, 'captions': captions})
 

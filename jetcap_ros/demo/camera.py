@@ -15,11 +15,12 @@
 """
 The camera of the demonstration, a process of its own: shows picture files in turn.
 
-Standard input says which, one path a line; each is published until the next, and the end of the
-input is the end of the camera. The file's name goes along as the frame's frame_id.
+Standard input says which, one path a line, as JSON; each is published until the next, and the end
+of the input is the end of the camera. The file's name goes along as the frame's frame_id.
 """
 
 import argparse
+import json
 from pathlib import Path
 import sys
 import threading
@@ -28,7 +29,7 @@ import rclpy
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from .pictures import picture_for_camera
+from .pictures import Picture, picture_for_camera
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
         nonlocal frame
         try:
             for line in sys.stdin:
-                frame = make_frame(Path(line.rstrip('\n')))
+                frame = make_frame(Path(json.loads(line)))
         finally:
             ended.set()
 
@@ -67,7 +68,7 @@ def make_frame(path: Path) -> Image:
     height, width = pixels.shape[:2]
     message = Image(height=height, width=width, encoding='rgb8', is_bigendian=0, step=3 * width)
     message.data = pixels.tobytes()
-    message.header.frame_id = path.name
+    message.header.frame_id = Picture(path).name
     return message
 
 

@@ -44,6 +44,11 @@ class Picture:
     path: Path
     credit: str = ''
 
+    @property
+    def name(self) -> str:
+        """The file's name as messages and pages can hold it: undecodable bytes are escaped."""
+        return self.path.name.encode('utf-8', 'backslashreplace').decode()
+
 
 def find_pictures(folder: Path | None) -> list[Picture]:
     """

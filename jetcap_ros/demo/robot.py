@@ -26,6 +26,7 @@ import tempfile
 import time
 from typing import Any
 
+from .pictures import Picture
 from ..benchmark.processes import shares_mb
 from ..node.client import NodeClient
 from ..node.fast_dds import room_for_frames
@@ -99,7 +100,7 @@ class Robot(NodeClient):
             time.sleep(LAST_WORDS_S)
             raise RobotError(self._last_error or f'{name} failed')
 
-    def show(self, picture: Path, times: int, timeout: float) -> Iterator[dict[str, Any]]:
+    def show(self, picture: Picture, times: int, timeout: float) -> Iterator[dict[str, Any]]:
         """
         Hold a picture before the camera, and yield what the node says of it, as it comes.
 
@@ -107,7 +108,7 @@ class Robot(NodeClient):
         :param timeout: of each, seconds.
         """
         assert self._camera.stdin is not None
-        self._camera.stdin.write(f'{picture}\n')
+        self._camera.stdin.write(json.dumps(str(picture.path)) + '\n')
         self._camera.stdin.flush()
         self.captions.clear()
         while times:
