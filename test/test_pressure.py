@@ -77,6 +77,7 @@ def narrow():
         yield group
 
 
+@pytest.mark.needs('torch')
 def test_a_robot_that_waits_for_memory_gets_that_of_the_full_model(
         robot, narrow, photograph):
     join = ['/bin/sh', '-c', JOIN, str(robot / 'cgroup.procs')]

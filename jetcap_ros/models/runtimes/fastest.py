@@ -26,7 +26,8 @@ from ..decoder import MakeProduct, Product
 from ..onnx_graph import Read
 from ..weight import Weight
 
-SAMPLE_ROWS = 2048  # of a weight, that products are tried with: more than a cache has room for
+# Rows of a weight that products are tried with; for words more than a cache has room for.
+SAMPLE_ROWS = {'word products': 2048, 'image products': 512}
 BEAMS, CELLS = 3, 49  # rows of the inputs that they are tried with
 MOST_RUNS, ENOUGH_S = 5, 0.02
 
@@ -82,10 +83,11 @@ class Fastest:
             self, kind: str, makers: Mapping[str, MakeProduct], rows: int, weight: Weight,
             bias: np.ndarray) -> Product:
         if not self._is_settled(kind, makers):
-            sample = weight.rows(slice(SAMPLE_ROWS))
+            part = slice(SAMPLE_ROWS[kind])
+            sample = weight.rows(part)
             x = np.ones((rows, weight.values.shape[1]), np.float32)
             self._choose(kind, {
-                name: functools.partial(make(sample, bias[:SAMPLE_ROWS]), x)
+                name: functools.partial(make(sample, bias[part]), x)
                 for name, make in makers.items()}, len(weight.values) / len(sample.values))
         return makers[self._chosen[kind]](weight, bias)
 
