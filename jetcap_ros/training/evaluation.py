@@ -164,17 +164,23 @@ def format_table(table: Mapping[str, Mapping[str, float]]) -> str:
     return '\n'.join(lines)
 
 
-def evaluate(args: argparse.Namespace, settings: CaptionerSettings) -> tuple[list[str], bool]:
-    """Run `jetcap evaluate`; return what it says, as texts, and whether all were captioned."""
-    if args.calibrate and args.checkpoint.endswith('.safetensors'):
-        raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')
+def _wanted_pictures(args: argparse.Namespace) -> tuple[list[CaptionedPicture], int]:
+    """Return the pictures of the split asked for, and how many captions could not be read."""
     found, left_out = read_captions(args.captions)
-    pictures = [p for p in found if p.split == args.split]
+    pictures = [picture for picture in found if picture.split == args.split]
     if args.limit:
         pictures = pictures[:args.limit]
     if not any(picture.by_people for picture in pictures):
         raise UserError(
             f'{args.captions}: no picture that people captioned is in the split {args.split!r}')
+    return pictures, left_out
+
+
+def evaluate(args: argparse.Namespace, settings: CaptionerSettings) -> tuple[list[str], bool]:
+    """Run `jetcap evaluate`; return what it says, as texts, and whether all were captioned."""
+    if args.calibrate and args.checkpoint.endswith('.safetensors'):
+        raise UserError('--calibrate writes into a .pth: evaluate that, then pack it again')
+    pictures, left_out = _wanted_pictures(args)
     present = present_pictures(pictures, args.images)
     texts = []
     lazy = load(args, settings)
