@@ -23,7 +23,7 @@ from jetcap_ros.images.preprocessing import MEAN, normalize, squash, STD
 from jetcap_ros.models.architectures import (
     describe_encoder, ENCODERS, norm_epsilon, parameter_shapes, recognize_encoder)
 from jetcap_ros.models.encoder import MobileNetEncoder
-from jetcap_ros.models.onnx_graph import encoder_graph
+from jetcap_ros.models.encoder_graph import encoder_graph
 from jetcap_ros.models.runtimes.opencv import load_graph
 from jetcap_ros.models.weight import Weight
 from model_files import features, picture

@@ -137,7 +137,7 @@ def _opencv_encoder(threads: int) -> Callable[[], object]:
     import numpy as np
 
     from ..models.architectures import describe_encoder, parameter_shapes
-    from ..models.onnx_graph import encoder_graph
+    from ..models.encoder_graph import encoder_graph
     from ..models.weight import Weight
     from ..models.runtimes.opencv import load_graph
     cv2.setNumThreads(threads)

@@ -15,7 +15,7 @@
 """
 The MobileNet feature extractors as plain data: one description, several interpreters.
 
-`encoder.py` builds a torch module from it and `onnx_graph.py` the graph that OpenCV runs, so
+`encoder.py` builds a torch module from it and `encoder_graph.py` the graph that OpenCV runs, so
 this file must not import a framework. Names of parameters are torchvision's
 (`mobilenet_*().features`), sizes are read from a checkpoint or taken from the papers' tables.
 """

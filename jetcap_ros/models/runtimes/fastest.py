@@ -23,7 +23,7 @@ import numpy as np
 from .runtime import Encoder, Runtime
 from ..architectures import Block
 from ..decoder import MakeProduct, Product
-from ..onnx_graph import Read
+from ..encoder_graph import Read
 from ..weight import Weight
 
 # Rows of a weight that products are tried with; for words more than a cache has room for.

@@ -23,8 +23,9 @@ import onnxruntime
 from .runtime import Encoder, Runtime
 from ..architectures import Block
 from ..decoder import Product
+from ..encoder_graph import encoder_graph, Read
 from ..int8_input import joined, LEVELS, two_parts
-from ..onnx_graph import encoder_graph, integer_graph, linear_graph, Read
+from ..onnx_graph import integer_graph, linear_graph
 from ..weight import Weight
 from ...memory.memory_utils import trim_heap
 

@@ -24,7 +24,8 @@ import numpy as np
 from .runtime import Encoder, Runtime
 from ..architectures import Block
 from ..decoder import Product
-from ..onnx_graph import convolution_graph, encoder_graph, linear_graph, product_graph, Read
+from ..encoder_graph import encoder_graph, Read
+from ..onnx_graph import convolution_graph, linear_graph, product_graph
 from ..weight import Weight
 from ...memory.memory_utils import trim_heap
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..architectures import Block
 from ..decoder import MakeProduct
-from ..onnx_graph import Read
+from ..encoder_graph import Read
 
 # From an image (1, 3, size, size) to features (1, C, h, w), both float32.
 Encoder = Callable[[np.ndarray], np.ndarray]
