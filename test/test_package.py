@@ -248,7 +248,7 @@ def test_node_loads_no_framework():
 
 
 @pytest.mark.parametrize('target, expected', [
-    ('test', '-m pytest test -m measures'),
+    ('test', '-m pytest -m measures'),
     ('demo', '-m jetcap_ros.demo --out demo'),
     ("demo DEMO_IMAGES='my pictures'", "-m jetcap_ros.demo --out demo --images 'my pictures'"),
 ])
@@ -261,4 +261,4 @@ def test_make(target, expected):
         f'make -n {target}', shell=True, cwd=ROOT, text=True, capture_output=True,
         env=environment)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.rstrip().endswith(expected)
+    assert expected in result.stdout.splitlines()[-1]

@@ -80,9 +80,10 @@ def test_replay_of_several_bags_asks_one_server(server, tmp_path, capsys):
     assert '2 bags, 4 captions' in printed.out and '1 at once' in printed.err
 
 
-def test_evaluate_scores_what_a_server_says(server, photograph, tmp_path, capsys):
+def test_evaluate_scores_what_a_server_says(server, photograph, tmp_path, capsys, monkeypatch):
     for library in ('torch', 'pycocoevalcap'):
         pytest.importorskip(library)
+    monkeypatch.setattr('shutil.which', lambda name: None)  # no Java, which takes its time
     rows = [{'file': f'{number}.png', 'captions': [CAPTION, 'A ball .']} for number in range(3)]
     for row in rows:
         cv2.imwrite(str(tmp_path / row['file']), photograph[::8, ::8])

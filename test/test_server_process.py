@@ -104,8 +104,8 @@ def test_what_it_dies_of_is_told(command, load, options, words):
 
 
 def test_a_server_that_is_never_ready(command, load):
-    with pytest.raises(ServerError, match='not ready within 1 s: /health answers 503'):
-        load(command=command + ' --play loads_forever', start_timeout_s=1.0)
+    with pytest.raises(ServerError, match='not ready within 3 s: /health answers 503'):
+        load(command=command + ' --play loads_forever', start_timeout_s=3.0)
 
 
 def test_one_that_dies_at_work(command, load):
