@@ -14,18 +14,8 @@
 
 """A server's model that sleeps, wakes and makes way, be it a real one or played."""
 
-import time
-
 import psutil
-
-
-def wait_for(condition, timeout=20):
-    """Wait until the condition holds; return what it said."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
-    return value
+from waiting import wait_for
 
 
 def sleep_wake_and_make_way(captioner, photograph, timeout=20):

@@ -26,6 +26,7 @@ from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.settings import CaptionerSettings
 import psutil
 import pytest
+from waiting import workers
 
 STAGES = ('quantization', 'metadata', 'torch', 'model_class', 'instance', 'weights', 'cleanup')
 # A package of this name in front of the real one: the import that started it all.
@@ -50,11 +51,6 @@ if 'jetcap_ros.engine.worker' in sys.orig_argv:
             os.kill(os.getpid(), {number})
     protocol.send = strike
 """
-
-
-def workers():
-    return [child for child in psutil.Process().children()
-            if 'jetcap_ros.engine.worker' in ' '.join(child.cmdline())]
 
 
 @pytest.fixture

@@ -30,8 +30,9 @@ from jetcap_ros.engine.settings import CaptionerSettings
 import numpy as np
 import psutil
 import pytest
-from server_swaps import sleep_wake_and_make_way, wait_for
+from server_swaps import sleep_wake_and_make_way
 from tiny_vlm import projector, write_tiny_vlm
+from waiting import wait_for
 
 BINARY = os.environ.get('LLAMA_SERVER', '')
 pytestmark = pytest.mark.skipif(

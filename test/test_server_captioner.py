@@ -35,7 +35,8 @@ from jetcap_ros.models.checkpoint import sha256
 import numpy as np
 import psutil
 import pytest
-from server_swaps import sleep_wake_and_make_way, wait_for
+from server_swaps import sleep_wake_and_make_way
+from waiting import wait_for
 
 PROGRAM = Path(__file__).with_name('fake_server.py')
 STAGES = ['server_files', 'server_start', 'vision', 'warm_up']

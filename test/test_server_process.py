@@ -32,6 +32,7 @@ from jetcap_ros.models.server.model import ServerCaptioningModel, ServerOptions
 from jetcap_ros.models.server.process import make_socket_folder, OOM_SCORE_ADJ, SOCKET_NAME
 import psutil
 import pytest
+from waiting import wait_for
 
 PROGRAM = Path(__file__).with_name('fake_server.py')
 PICTURE = grey_picture(16)
@@ -59,14 +60,6 @@ def load():
     yield load_options
     for model in models:
         model.close()
-
-
-def wait_for(condition, timeout=10):
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, 'waited in vain'
-        time.sleep(0.02)
-    return value
 
 
 def test_it_starts_captions_and_ends(command, load, connections):
@@ -181,7 +174,7 @@ def test_it_dies_with_its_worker(command, tmp_path):
         worker.send_signal(signal.SIGKILL)
         worker.wait()
     wait_for(lambda: not psutil.pid_exists(int(pid))
-             or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE)
+             or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE, timeout=10)
     # The folder that was left behind goes when the next server starts; one in use stays.
     left = Path(url.removeprefix('unix:'))
     assert left.exists()

@@ -14,7 +14,7 @@
 
 """The model's memory is given back while there is no work; another model is taken on the way."""
 
-import time
+import functools
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
@@ -25,20 +25,11 @@ import psutil
 import pytest
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
+import waiting
+from waiting import workers
 
 EASY = {'reserve_memory_mb': 50}
-
-
-def wait_for(condition, timeout=120):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def workers():
-    return [child for child in psutil.Process().children()
-            if 'jetcap_ros.engine.worker' in ' '.join(child.cmdline())]
+wait_for = functools.partial(waiting.wait_for, timeout=120)
 
 
 def open_files():

@@ -28,6 +28,25 @@ MAX_MAP = 1 << 18  # values of a feature map, if it can be had in parts
 Read = Callable[[str], Weight]  # the parameter of a name
 
 
+class _EncoderGraph(Graph):
+    """A graph with activations, and maps of a least width for depthwise convolutions of 3x3."""
+
+    def __init__(self, least_width: int) -> None:
+        super().__init__()
+        self.least_width = least_width
+
+    def activation(self, kind: str, x: str) -> str:
+        if kind == 'relu':
+            return self.node('Relu', [x])
+        if kind == 'relu6':
+            return self.node('Clip', [x], min=0.0, max=6.0)
+        if kind == 'hardswish':
+            clipped = self.node('Clip', [self.node('Add', [x, self.constant(3.0)])],
+                                min=0.0, max=6.0)
+            return self.node('Div', [self.node('Mul', [x, clipped]), self.constant(6.0)])
+        return x
+
+
 def encoder_graph(
         blocks: list[Block], read: Read, size: int, least_width: int = 0) -> BinaryIO:
     """
@@ -37,7 +56,7 @@ def encoder_graph(
     :param read: gives the parameter of a name, batch normalization folded in.
     :param least_width: that a map is padded to for a depthwise convolution of 3x3.
     """
-    graph = Graph(least_width)
+    graph = _EncoderGraph(least_width)
     x, side = 'image', size
     for block in blocks:
         plain = [layer for layer in block.layers if isinstance(layer, Convolution)]
@@ -63,7 +82,7 @@ def _parameters(name: str, read: Read) -> tuple[Weight, Weight]:
 
 
 def _convolution(
-        graph: Graph, name: str, x: str, weight: Weight, bias: Weight | None = None,
+        graph: _EncoderGraph, name: str, x: str, weight: Weight, bias: Weight | None = None,
         kernel: int = 1, stride: int = 1, groups: int = 1, padding: int = 0) -> str:
     inputs = [x, graph.weight(name + '.weight', weight)]
     if bias is not None:
@@ -76,7 +95,7 @@ def _convolution(
 
 
 def _layer(
-        graph: Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
+        graph: _EncoderGraph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
         part: str = '') -> str:
     """Return the output of a layer; `side` is that of its input."""
     if layer.depthwise and layer.kernel == 5 and graph.least_width:
@@ -96,7 +115,7 @@ def _layer(
 
 
 def _depthwise_5x5(
-        graph: Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
+        graph: _EncoderGraph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
         part: str) -> str:
     """Return the output of a layer as the sum of four depthwise convolutions of 3x3."""
     out = -(-side // layer.stride)
@@ -119,7 +138,7 @@ def _depthwise_5x5(
 
 
 def _depthwise_by_rows(
-        graph: Graph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
+        graph: _EncoderGraph, layer: Convolution, x: str, weight: Weight, bias: Weight, side: int,
         part: str) -> str:
     """
     Return the output of a layer; in the graph each row of a channel is a channel.
@@ -147,7 +166,7 @@ def _depthwise_by_rows(
 
 
 def _squeeze_excitation(
-        graph: Graph, layer: SqueezeExcitation, x: str, read: Read) -> str:
+        graph: _EncoderGraph, layer: SqueezeExcitation, x: str, read: Read) -> str:
     gate = graph.node('GlobalAveragePool', [x])
     for name, activation in (('fc1', 'relu'), ('fc2', '')):
         name = f'{layer.name}.{name}'
@@ -159,7 +178,7 @@ def _squeeze_excitation(
 
 
 def _bottleneck(
-        graph: Graph, layers: Sequence[Convolution], x: str, read: Read, channels: int,
+        graph: _EncoderGraph, layers: Sequence[Convolution], x: str, read: Read, channels: int,
         side: int) -> str:
     """
     Return the output of an inverted residual, with so many channels in its middle at a time.

@@ -86,8 +86,7 @@ class Graph:
     makes a copy less of a file than of bytes.
     """
 
-    def __init__(self, least_width: int = 0, operator_set: int = OPERATOR_SET) -> None:
-        self.least_width = least_width
+    def __init__(self, operator_set: int = OPERATOR_SET) -> None:
         self.file = os.fdopen(os.memfd_create('graph'), 'wb')
         self.file.write(_number(1, 7) + _bytes(8, _bytes(1, '') + _number(2, operator_set)))
         self._add(_bytes(2, 'graph'))
@@ -148,17 +147,6 @@ class Graph:
         self._add(_bytes(12, _value_info(output, (0,) * output_rank, kinds[1])))
         self.file.flush()
         return self.file
-
-    def activation(self, kind: str, x: str) -> str:
-        if kind == 'relu':
-            return self.node('Relu', [x])
-        if kind == 'relu6':
-            return self.node('Clip', [x], min=0.0, max=6.0)
-        if kind == 'hardswish':
-            clipped = self.node('Clip', [self.node('Add', [x, self.constant(3.0)])],
-                                min=0.0, max=6.0)
-            return self.node('Div', [self.node('Mul', [x, clipped]), self.constant(6.0)])
-        return x
 
 
 def linear_graph(weight: Weight, bias: np.ndarray) -> BinaryIO:

@@ -34,8 +34,12 @@ def present_pictures(
     """
     if not os.path.isdir(folder):
         raise UserError(f'{folder}: no such folder of pictures')
-    present = [p for p in pictures if os.path.isfile(os.path.join(folder, p.file))]
-    missing = [p.file for p in pictures if not os.path.isfile(os.path.join(folder, p.file))]
+    present, missing = [], []
+    for picture in pictures:
+        if os.path.isfile(os.path.join(folder, picture.file)):
+            present.append(picture)
+        else:
+            missing.append(picture.file)
     if missing:
         text = (f'{len(missing)} of {len(pictures)} captioned pictures are not in {folder}, the '
                 f'first: {", ".join(missing[:3])}')
