@@ -15,13 +15,11 @@
 """What happens to the model must not happen to the captioner: crashes, hangs, lack of memory."""
 
 import os
-from pathlib import Path
 import signal
 import threading
 import time
 
-import jetcap_ros
-from jetcap_ros.engine import recovery
+from jetcap_ros.engine import recovery, worker_process
 from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.settings import CaptionerSettings
 import psutil
@@ -40,16 +38,15 @@ BROKEN_TORCH = {
 
 # What hits the first worker as soon as it has reported a stage.
 STRIKE = """
-import os, sys
-if 'jetcap_ros.engine.worker' in sys.orig_argv:
-    from jetcap_ros.engine import protocol
-    send = protocol.send
-    def strike(node, kind, *args, **values):
-        send(node, kind, *args, **values)
-        if kind == 'stage' and values['name'] == '{stage}' and not os.path.exists('{struck}'):
-            open('{struck}', 'w').close()
-            os.kill(os.getpid(), {number})
-    protocol.send = strike
+import os
+from jetcap_ros.engine import protocol
+send = protocol.send
+def strike(node, kind, *args, **values):
+    send(node, kind, *args, **values)
+    if kind == 'stage' and values['name'] == '{stage}' and not os.path.exists('{struck}'):
+        open('{struck}', 'w').close()
+        os.kill(os.getpid(), {number})
+protocol.send = strike
 """
 
 
@@ -100,16 +97,28 @@ def test_a_torch_that_does_not_import_leads_to_the_simple_model(
 def test_a_worker_that_dies_while_it_loads(
         number, stage, settings, monkeypatch, tmp_path, photograph):
     # From inside: struck from here, it may be through with the next stages before it is hit.
-    (tmp_path / 'sitecustomize.py').write_text(STRIKE.format(
-        stage=stage, number=int(number), struck=str(tmp_path / 'struck')))
-    root = Path(jetcap_ros.__file__).parents[1]
-    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}:{root}')
+    strike = STRIKE.format(
+        stage=stage, number=int(number), struck=str(tmp_path / 'struck'))
+    monkeypatch.setattr(
+        worker_process, 'START',
+        worker_process.START.replace('main()', f'exec({strike!r}); main()'))
     with Captioner(settings) as captioner:
         captioner.configure()
         assert captioner.model_in_use == 'simple'
         assert 'the worker' in captioner.reason
         assert captioner.caption(photograph).model == 'simple'
     assert (tmp_path / 'struck').exists()
+
+
+def test_a_module_in_the_folder_one_happens_to_be_in_breaks_no_worker(
+        settings, monkeypatch, tmp_path, photograph):
+    for name in ('socket.py', 'numpy.py'):
+        (tmp_path / name).write_text('raise ImportError("not the one wanted")')
+    monkeypatch.chdir(tmp_path)
+    settings.model = 'simple'
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        assert captioner.caption(photograph).model == 'simple'
 
 
 @pytest.mark.needs('torch')

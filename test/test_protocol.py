@@ -23,6 +23,7 @@ import sys
 from hypothesis import given, settings, strategies as st
 from jetcap_ros.engine import protocol
 from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
+from jetcap_ros.engine.worker_process import worker_command
 from jetcap_ros.images.preprocessing import SIZE
 import numpy as np
 import pytest
@@ -132,8 +133,7 @@ def test_the_sockets_have_no_name_that_others_could_reach(ends):
 
 def test_the_worker_hears_its_own_node_alone(connections):
     node, theirs = protocol.connected_sockets()
-    command = [sys.executable, '-m', 'jetcap_ros.engine.worker', str(theirs.fileno()),
-               str(os.getpid())]
+    command = worker_command(theirs.fileno())
     with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as worker, node:
         theirs.close()
         node.settimeout(60)

@@ -13,7 +13,7 @@
 # limitations under the License.
 
 """
-The process the model lives in: `python -m jetcap_ros.engine.worker SOCKET PARENT`.
+The process the model lives in; `worker_process.py` starts it.
 
 It is told what to load, reports each stage, then captions the frames it is sent. It ends with the
 process that started it, and offers itself to the kernel first when memory runs out. Somebody may
@@ -30,7 +30,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 from types import ModuleType
 from typing import Any, NoReturn, TextIO
@@ -43,6 +42,7 @@ from .lazy_loader import LazyModel
 from ..images.preprocessing import SIZE
 from ..memory.file_pages import release_file_pages
 from ..memory.memory_utils import available_memory_mb
+from ..models.beside import Beside
 from ..models.server.errors import ServerError
 
 PR_SET_PDEATHSIG = 1
@@ -112,37 +112,25 @@ class _Later(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-class _Digest(threading.Thread):
-    """Hashes a file beside what else is done."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(daemon=True)
-        self._path = path
-        self._sha256 = ''
-
-    def run(self) -> None:
-        from ..models.checkpoint import sha256
-        try:
-            self._sha256 = sha256(self._path)
-        except OSError:
-            pass  # the stage that reads the file says so
-
-    def wait(self) -> str:
-        """Return the SHA-256."""
-        self.join()
-        return self._sha256
+def _digest(path: str) -> str:
+    """Return the SHA-256 of a file, '' if it cannot be read: the stage that reads it says so."""
+    from ..models.checkpoint import sha256
+    try:
+        return sha256(path)
+    except OSError:
+        return ''
 
 
-def _facts(model: LazyModel, digest: _Digest) -> dict[str, Any]:
+def _facts(model: LazyModel, digest: Beside[str] | None) -> dict[str, Any]:
     """Return what diagnostics should say of the model."""
     if model.model.name == 'server':
         facts: dict[str, Any] = model.model.facts()
         return facts
     checkpoint = model.checkpoint
-    if checkpoint is None:
+    if checkpoint is None or digest is None:
         return {}
     facts = {
-        'checkpoint': checkpoint.path, 'checkpoint SHA-256': digest.wait(),
+        'checkpoint': checkpoint.path, 'checkpoint SHA-256': digest.result(),
         'encoder': checkpoint.architecture, 'vocabulary': len(checkpoint.vocabulary),
         **model.facts}
     if 'torch' in sys.modules:
@@ -187,7 +175,7 @@ def _answer(node: socket.socket, model: LazyModel) -> None:
 
 def main() -> None:
     """Load one model, then caption until the node has gone."""
-    file_descriptor, parent = map(int, sys.argv[1:])
+    file_descriptor, parent = map(int, sys.argv[1:3])
     _end_with_parent(parent)
     _offer_to_oom_killer()
     node = socket.socket(fileno=file_descriptor)
@@ -201,12 +189,13 @@ def main() -> None:
     sys.modules[FOR_COMPILERS] = _Later(FOR_COMPILERS)  # nothing is compiled here
     try:
         message, _ = protocol.receive(node)
-        digest = _Digest(message['settings']['checkpoint'])
+        digest = None
         if message['settings'].get('name') == 'server':
             # It has a process to end, or a server to tell, and is given time for it.
             signal.signal(signal.SIGTERM, lambda *_: _leave(0))
         else:
-            digest.start()
+            path = message['settings']['checkpoint']
+            digest = Beside(lambda: _digest(path))
         model = _load(node, message['settings'])
         protocol.send(
             node, 'ready', rss_mb=model.rss_mb, facts=_facts(model, digest),
@@ -218,7 +207,3 @@ def main() -> None:
             _answer(node, model)
     except (EOFError, BrokenPipeError):
         pass
-
-
-if __name__ == '__main__':
-    main()

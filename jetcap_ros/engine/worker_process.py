@@ -42,6 +42,11 @@ _starter = ThreadPoolExecutor(1, thread_name_prefix='worker_starter')
 LOOK_EVERY_S = 0.1
 # For a worker to end its server, which has two seconds for it.
 END_SERVER_S = 4.0
+# It finds what we find, without looking through the site's packages for that once more, nor
+# through the folder it happens to be in.
+START = (
+    'import sys; sys.path[:] = filter(None, dict.fromkeys([*sys.path, *sys.argv[3:]])); '
+    'from jetcap_ros.engine.worker import main; main()')
 
 
 class WorkerError(RuntimeError):
@@ -63,10 +68,6 @@ class RequestError(ValueError):
 def worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a worker, which decides what its libraries allocate."""
     environment = dict(os.environ)
-    package_parent = str(Path(__file__).resolve().parents[2])
-    paths = environment.get('PYTHONPATH', '').split(os.pathsep)
-    if package_parent not in paths:
-        environment['PYTHONPATH'] = os.pathsep.join([*filter(None, paths), package_parent])
     environment.setdefault('MALLOC_ARENA_MAX', '2')
     environment.setdefault('PYTORCH_CUDA_ALLOC_CONF', 'max_split_size_mb:512')
     environment.setdefault('PYTHONFAULTHANDLER', '1')
@@ -75,6 +76,14 @@ def worker_environment(num_threads: int) -> dict[str, str]:
     if num_threads:
         environment['OMP_NUM_THREADS'] = str(num_threads)
     return environment
+
+
+def worker_command(file_descriptor: int) -> list[str]:
+    """Return the command that starts a worker at the other end of a socket."""
+    package_parent = str(Path(__file__).resolve().parents[2])
+    return [
+        sys.executable, '-S', '-c', START, str(file_descriptor), str(os.getpid()),
+        *sys.path, package_parent]
 
 
 class WorkerProcess:
@@ -103,14 +112,12 @@ class WorkerProcess:
         self._reaping = threading.Lock()
         self._oom_kills = oom_kill_count()
         self._end, theirs = protocol.connected_sockets()
-        command = [
-            sys.executable, '-m', 'jetcap_ros.engine.worker', str(theirs.fileno()),
-            str(os.getpid())]
         try:
             with standard_error:
                 self._process = _starter.submit(
-                    subprocess.Popen, command, stdin=subprocess.DEVNULL, stdout=2,
-                    pass_fds=[theirs.fileno()], start_new_session=True,
+                    subprocess.Popen, worker_command(theirs.fileno()),
+                    stdin=subprocess.DEVNULL, stdout=2, pass_fds=[theirs.fileno()],
+                    start_new_session=True,
                     env=worker_environment(settings['num_threads'])).result()
         except BaseException:
             self._end.close()

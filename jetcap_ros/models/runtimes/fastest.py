@@ -50,6 +50,11 @@ class Fastest:
         self.timings: Timings = {}  # where there was a choice
 
     @property
+    def timed(self) -> bool:
+        """Say whether timings are known."""
+        return bool(self._known)
+
+    @property
     def facts(self) -> dict[str, str]:
         """Return what was chosen for each kind of work, and its timings if there was a choice."""
         facts = {}
