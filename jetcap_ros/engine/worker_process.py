@@ -42,6 +42,7 @@ _starter = ThreadPoolExecutor(1, thread_name_prefix='worker_starter')
 LOOK_EVERY_S = 0.1
 # For a worker to end its server, which has two seconds for it.
 END_SERVER_S = 4.0
+HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 # It finds what we find, without looking through the site's packages for that once more, nor
 # through the folder it happens to be in.
 START = (
@@ -69,6 +70,11 @@ def worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a worker, which decides what its libraries allocate."""
     environment = dict(os.environ)
     environment.setdefault('MALLOC_ARENA_MAX', '2')
+    # Weights are read in turn for every word: in pages of 2 MB, with fewer looked up, a caption
+    # takes a fifth less time. The kernel has to allow them on demand, and glibc to be 2.35.
+    tunables = environment.get('GLIBC_TUNABLES', '')
+    if 'glibc.malloc.hugetlb' not in tunables:
+        environment['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, HUGE_PAGES]))
     environment.setdefault('PYTORCH_CUDA_ALLOC_CONF', 'max_split_size_mb:512')
     environment.setdefault('PYTHONFAULTHANDLER', '1')
     # NumPy's products are a word's: threads cost more than they bring, and buffers each.

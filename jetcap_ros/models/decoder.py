@@ -47,14 +47,17 @@ class Decoder:
     :param read: gives the parameter of a name, as the plain decoder calls it; each is asked for
         once, so no more than one need be in memory besides those already placed.
     :param product: makes the product x @ weight.T + bias from a Weight and its bias.
-    :param image_product: the same, for those of which there is one an image.
+    :param image_product: the same, for that of the cells, of which there is one an image.
+    :param row_product: the same, for that of the mean cell.
     """
 
     def __init__(
             self, read: Callable[[str], Weight], embed_dim: int, decoder_dim: int,
             attention_dim: int, product: MakeProduct,
-            image_product: MakeProduct | None = None) -> None:
+            image_product: MakeProduct | None = None,
+            row_product: MakeProduct | None = None) -> None:
         image_product = image_product or product
+        row_product = row_product or product
         self._h = decoder_dim
         self._a = attention_dim
         self._from_state = product(
@@ -73,7 +76,7 @@ class Decoder:
             np.concatenate([read('encoder_att.bias').values,
                             np.zeros(3 * decoder_dim, np.float32)]))
         del inputs
-        self._first_state = image_product(read('init_h.weight'), read('init_h.bias').values)
+        self._first_state = row_product(read('init_h.weight'), read('init_h.bias').values)
         # Its bias moves all scores alike, and softmax does not see it.
         self._half_att = read('full_att.weight').dequantized()[0] / 2
 
@@ -131,10 +134,6 @@ class Decoder:
             if len(self._words) >= CACHED_WORDS:
                 self._words.clear()
             values = self._embedding.rows(np.array([word])).dequantized()[0]
-            # int8 times float32, without a float32 copy of the weight.
-            known = np.einsum('ij,j->i', self._from_word.values, values)
-            if self._from_word.scale is not None:
-                known *= self._from_word.scale
-            known += self._word_bias
+            known = self._from_word.times(values) + self._word_bias
             self._words[word] = known
         return known

@@ -26,6 +26,7 @@ from .checkpoint import Checkpoint
 from .decoder import Decoder
 from .errors import CheckpointError
 from .generation import CaptioningModel
+from .runtimes.blas import row_product
 from .runtimes.fastest import Fastest
 from .weight_reader import WeightReader
 from .word_detector import WordDetector
@@ -50,18 +51,23 @@ class SimpleCaptioningModel(CaptioningModel):
                 f'`jetcap pack {checkpoint.path} --out FILE.safetensors`')
         super().__init__(checkpoint.vocabulary, checkpoint.score_calibration, checkpoint.search)
         with WeightReader(checkpoint) as reader:
-            encoder = Beside(lambda: runtimes.encoder(
-                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE))
+            # The encoder here, and its many small weights where malloc has large pages for them.
+            decoder = Beside(lambda: self._load_decoder(checkpoint, reader, runtimes))
             if not runtimes.timed:  # what is timed runs alone
-                encoder.wait()
-            self.decoder = Decoder(
-                lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
-                checkpoint.decoder_dim, checkpoint.attention_dim, runtimes.product,
-                runtimes.image_product)
-            if checkpoint.words:
-                self.word_detector = WordDetector(
-                    lambda name: reader.read(f'words.{name}'), runtimes.image_product)
-            self._encoder = encoder.result()
+                decoder.wait()
+            self._encoder = runtimes.encoder(
+                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE)
+            decoder.result()
+
+    def _load_decoder(
+            self, checkpoint: Checkpoint, reader: WeightReader, runtimes: Fastest) -> None:
+        self.decoder = Decoder(
+            lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
+            checkpoint.decoder_dim, checkpoint.attention_dim, runtimes.product,
+            runtimes.image_product, row_product)
+        if checkpoint.words:
+            self.word_detector = WordDetector(
+                lambda name: reader.read(f'words.{name}'), row_product)
 
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""

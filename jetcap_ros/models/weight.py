@@ -39,6 +39,13 @@ class Weight:
         values *= self.scale.reshape(-1, *[1] * (values.ndim - 1))
         return values
 
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """Return (N,) for (N, M) values and (M,) float32, without a float32 copy of the values."""
+        product: np.ndarray = np.einsum('ij,j->i', self.values, x)
+        if self.scale is not None:
+            product *= self.scale
+        return product
+
     def rows(self, indices: slice | np.ndarray) -> 'Weight':
         """Return these rows of it."""
         scale = None if self.scale is None else self.scale[indices]

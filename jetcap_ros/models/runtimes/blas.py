@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The simple model's products of an image in NumPy, which asks its BLAS."""
+"""The simple model's products of an image in NumPy: of its cells, which ask the BLAS, and of one."""
 
 import numpy as np
 
@@ -44,3 +44,8 @@ def numpy_product(weight: Weight, bias: np.ndarray) -> Product:
         result += bias
         return result
     return product
+
+
+def row_product(weight: Weight, bias: np.ndarray) -> Product:
+    """Return a product for one row alone, as fast without a BLAS as with one."""
+    return lambda x: (weight.times(x[0]) + bias)[None]
