@@ -24,7 +24,7 @@ evaluate = ['pycocoevalcap', 'matplotlib', 'tqdm']
 test = [
     'pytest<9', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'jsonschema', 'safetensors',
     'scikit-image',
-    'mypy>=2', 'import-linter', 'check-jsonschema', 'pydocstyle', 'flake8', 'flake8-import-order',
+    'mypy>=2', 'import-linter', 'check-jsonschema', 'ruff', 'flake8', 'flake8-import-order',
     'flake8-quotes', 'flake8-builtins', 'flake8-comprehensions', 'flake8-class-newline',
     'flake8-blind-except', 'flake8-deprecated']
 

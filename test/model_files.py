@@ -19,14 +19,19 @@ import functools
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 
 torch.set_num_threads(1)  # more wait for each other on a busy machine
 
 
+def torchvision_network(name):
+    """Return what makes a network; to import it takes seconds, which not all tests need."""
+    from torchvision import models
+    return getattr(models, name)
+
+
 def efficientnet(settings, wide, width_mult):
     """Return torchvision's MobileNetV2 in the sizes and with the kernels of an EfficientNet."""
-    network = mobilenet_v2(
+    network = torchvision_network('mobilenet_v2')(
         width_mult=width_mult, norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3),
         inverted_residual_setting=settings)
     for block in (block for part in wide for block in network.features[part]):
@@ -45,10 +50,8 @@ efficientnet_lite2 = functools.partial(
     efficientnet, [
         [1, 16, 1, 1], [6, 24, 3, 2], [6, 48, 3, 2], [6, 88, 4, 2], [6, 120, 4, 1],
         [6, 208, 5, 2], [6, 352, 1, 1]], (slice(5, 8), slice(12, 21)))
-NETWORKS = {
-    'mobilenet_v3_small': mobilenet_v3_small, 'mobilenet_v2': mobilenet_v2,
-    'mobilenet_v3_large': mobilenet_v3_large, 'efficientnet_lite0': efficientnet_lite0,
-    'efficientnet_lite2': efficientnet_lite2}
+EFFICIENTNETS = {
+    'efficientnet_lite0': efficientnet_lite0, 'efficientnet_lite2': efficientnet_lite2}
 LAYERS = {
     'embedding': nn.Embedding, 'decode_step': nn.GRUCell, 'init_h': nn.Linear, 'fc': nn.Linear,
     'encoder_att': nn.Linear, 'decoder_att': nn.Linear, 'full_att': nn.Linear}
@@ -58,7 +61,8 @@ LAYERS = {
 def features(architecture, width=1.0, pruned=False, seed=0):
     """Return torchvision's encoder with random weights that give values around 1."""
     torch.manual_seed(seed)
-    network = NETWORKS[architecture](width_mult=width).features
+    make = EFFICIENTNETS.get(architecture) or torchvision_network(architecture)
+    network = make(width_mult=width).features
     if pruned:
         prune(network)
     for module in network.modules():

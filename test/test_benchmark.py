@@ -27,6 +27,7 @@ from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 import numpy as np
 import psutil
 import pytest
+from waiting import wait_for, workers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -165,17 +166,21 @@ def test_arguments_that_make_no_sense(arguments, message):
 
 
 @pytest.mark.needs('torch')
-def test_decoding_times_the_same_words_for_every_model(tmp_path, monkeypatch):
-    monkeypatch.setenv('OMP_NUM_THREADS', '1')  # on busy cores two wait for each other
-    paths = processes.run_child([
-        '-m', 'jetcap_ros.benchmark.checkpoints', str(tmp_path),
-        '{"vocab_size": 300, "quantize": "none"}'])
-    results = [
-        processes.run_child([
-            '-m', 'jetcap_ros.benchmark.decoding', *arguments, '--length', '6', '--repeats', '2'])
-        for arguments in (
+def test_decoding_times_the_same_words_for_every_model(tmp_path, monkeypatch, capsys):
+    from jetcap_ros.benchmark import checkpoints, decoding  # here: they import torch
+
+    def printed(main, *arguments):
+        main(*arguments)
+        return json.loads(capsys.readouterr().out)
+
+    paths = printed(checkpoints.main, str(tmp_path), '{"vocab_size": 300, "quantize": "none"}')
+    results = []
+    for arguments in (
             ['eager', paths['plain']], ['mobilenet', paths['packed'], '--quantize', 'none'],
-            ['simple', paths['packed'], '--quantize', 'none'])]
+            ['simple', paths['packed'], '--quantize', 'none']):
+        monkeypatch.setattr(
+            sys, 'argv', ['decoding', *arguments, '--length', '6', '--repeats', '2'])
+        results.append(printed(decoding.main))
     words = [result['indices'] for result in results]
     assert len(words[0]) == 6
     assert words[0] == words[1] == words[2]
@@ -237,12 +242,8 @@ def test_a_benchmark_that_is_ended_takes_its_nodes_along(cgroups):
         [sys.executable, '-m', 'jetcap_ros.cli', 'benchmark', '--memory-sweep', '--limits',
          '600'], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        deadline = time.monotonic() + 30
-        workers = []
-        while not workers and time.monotonic() < deadline:
-            family = psutil.Process(benchmark.pid).children(recursive=True)
-            workers = [child for child in family if 'jetcap_ros.engine.worker' in child.cmdline()]
-        assert workers
+        wait_for(lambda: workers(benchmark.pid), 30)
+        family = psutil.Process(benchmark.pid).children(recursive=True)
         benchmark.terminate()
         benchmark.communicate(timeout=30)
         gone, alive = psutil.wait_procs(family, timeout=5)

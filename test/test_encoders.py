@@ -30,7 +30,6 @@ from model_files import features, picture
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms import functional
 
 KINDS = {
     **{name: (name, 1.0, False) for name in ENCODERS},
@@ -153,6 +152,7 @@ def test_shapes_that_do_not_fit_are_refused(name, shape):
 
 def test_normalized_as_torchvision_does():
     image = picture(2)
+    from torchvision.transforms import functional
     expected = functional.normalize(functional.to_tensor(image), MEAN.tolist(), STD.tolist())
     found = normalize(image)
     assert found.dtype == np.float32 and found.flags['C_CONTIGUOUS']

@@ -27,6 +27,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 WORKFLOW = ROOT / '.github/workflows/ci.yml'
 SOURCES = ['jetcap_ros', 'launch', 'test', 'setup.py']
+PEP257_IGNORED = 'D100,D101,D102,D103,D104,D105,D106,D107,D203,D212,D404'
 LINT_IMPORTS = 'from importlinter.cli import lint_imports_command as lint; lint(["--no-logo"])'
 
 
@@ -44,9 +45,12 @@ def test_flake8():
     assert run('-m', 'flake8', *SOURCES) == ''
 
 
-def test_pydocstyle():
-    pytest.importorskip('pydocstyle')
-    assert run('-m', 'pydocstyle', *SOURCES) == ''
+def test_docstrings():
+    """PEP 257 as ament_pep257 has it."""
+    pytest.importorskip('ruff')
+    assert run(
+        '-m', 'ruff', 'check', '--isolated', '--quiet', '--select', 'D',
+        '--ignore', PEP257_IGNORED, *SOURCES) == ''
 
 
 def test_imports():

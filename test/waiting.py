@@ -28,7 +28,14 @@ def wait_for(condition, timeout=20):
     return value
 
 
-def workers():
-    """Return the workers that this process has started."""
-    return [child for child in psutil.Process().children()
-            if 'jetcap_ros.engine.worker' in ' '.join(child.cmdline())]
+def workers(pid=None):
+    """Return the workers that this process has started, or another one and those it started."""
+    children = psutil.Process(pid).children(recursive=pid is not None)
+    return [child for child in children if 'jetcap_ros.engine.worker' in _command(child)]
+
+
+def _command(process):
+    try:
+        return ' '.join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ''

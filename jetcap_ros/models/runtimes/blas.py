@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The simple model's products of an image in NumPy: of its cells, which ask the BLAS, and of one."""
+"""The simple model's products of an image in NumPy: those of all cells are its BLAS's work."""
 
 import numpy as np
 
