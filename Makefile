@@ -6,8 +6,8 @@ TORCH = torch==2.14.1 torchvision==0.29.1
 ROS = $(foreach p,rclpy sensor-msgs lifecycle-msgs std-msgs std-srvs diagnostic-msgs \
 	rmw-fastrtps-cpp,ros-$(DISTRO)-$(p))
 DEMO_IMAGES ?=
-# Tests wait, too: one more than there are cores.
-JOBS ?= $(shell expr $$(nproc) + 1)
+# Tests wait, too: two more than there are cores.
+JOBS ?= $(shell expr $$(nproc) + 2)
 
 .PHONY: test test-all test-robot test-distribution test-arm64 test-server demo clean
 

@@ -15,14 +15,17 @@
 """Test that the simple model says the same in all its runtimes, and takes the fastest."""
 
 import importlib.util
+from pathlib import Path
+import platform
 import time
 
 from jetcap_ros.engine.captioner import Captioner, CaptionerError
 from jetcap_ros.engine.lazy_loader import LazyModel
 from jetcap_ros.engine.settings import CaptionerSettings, SHIPPED_CHECKPOINT
+from jetcap_ros.engine.worker_process import worker_environment
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.runtimes import opencv
-from jetcap_ros.models.runtimes.blas import numpy_product
+from jetcap_ros.models.runtimes.blas import numpy_product, row_product
 from jetcap_ros.models.runtimes.fastest import Fastest
 from jetcap_ros.models.runtimes.runtime import Runtime
 from jetcap_ros.models.weight import quantize_rows, Weight
@@ -31,10 +34,13 @@ import numpy as np
 import pytest
 
 HAS_ONNX_RUNTIME = importlib.util.find_spec('onnxruntime') is not None
+THP = Path('/sys/kernel/mm/transparent_hugepage/enabled')
+HAS_LARGE_PAGES = THP.exists() and '[never]' not in THP.read_text() and tuple(
+    map(int, platform.libc_ver()[1].split('.'))) >= (2, 35)
 needs_onnx_runtime = pytest.mark.skipif(not HAS_ONNX_RUNTIME, reason='onnxruntime is missing')
 PRODUCTS = {
     'opencv': opencv.opencv_product, 'matrix': opencv.matrix_product,
-    'convolution': opencv.convolution_product, 'numpy': numpy_product}
+    'convolution': opencv.convolution_product, 'numpy': numpy_product, 'row': row_product}
 BROKEN = {
     'segfault': 'import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)',
     'missing': 'raise ImportError("/lib/libgomp.so.1: cannot allocate memory in static TLS block")'}
@@ -59,7 +65,7 @@ def test_products_of_changing_numbers_of_rows(monkeypatch, make, quantized, n, m
     # The parts of an int8 kernel's input are 14 bits.
     tolerance = 1e-4 if make != 'onnxruntime' or not quantized else 2e-3 * m ** 0.5
     results = []
-    for rows in (1, 3, 3, 1, 49, 2, 20, 1):
+    for rows in (1, 1) if make == 'row' else (1, 3, 3, 1, 49, 2, 20, 1):
         x = rng.normal(size=(rows, m)).astype(np.float32)
         results.append((product(x), x @ weight.dequantized().T + bias))
     for found, expected in results:  # none was written over by a later one
@@ -157,3 +163,22 @@ def test_a_runtime_that_does_not_import_is_done_without(
         assert captioner.facts['runtime of the encoder'].startswith('OpenCV')
         assert words in ' '.join(logged)
         assert captioner.caption(photograph).text
+
+
+def test_tunables_of_others_stay(monkeypatch):
+    monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+    assert worker_environment(0)['GLIBC_TUNABLES'] == 'glibc.malloc.hugetlb=1'
+    monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.check=1')
+    assert worker_environment(0)['GLIBC_TUNABLES'] == \
+        'glibc.malloc.check=1:glibc.malloc.hugetlb=1'
+    monkeypatch.setenv('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=0')
+    assert worker_environment(0)['GLIBC_TUNABLES'] == 'glibc.malloc.hugetlb=0'
+
+
+@pytest.mark.skipif(not HAS_LARGE_PAGES, reason='no large pages on demand')
+def test_weights_are_in_large_pages():
+    with Captioner(CaptionerSettings(model='simple', reserve_memory_mb=0)) as captioner:
+        captioner.configure()
+        lines = Path(f'/proc/{captioner.worker_pid}/smaps').read_text().splitlines()
+    held = sum(int(line.split()[1]) for line in lines if line.startswith('AnonHugePages'))
+    assert held > 8 * 1024
