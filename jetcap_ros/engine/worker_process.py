@@ -70,8 +70,8 @@ def worker_environment(num_threads: int) -> dict[str, str]:
     """Return the environment of a worker, which decides what its libraries allocate."""
     environment = dict(os.environ)
     environment.setdefault('MALLOC_ARENA_MAX', '2')
-    # Weights are read in turn for every word: in pages of 2 MB, with fewer looked up, a caption
-    # takes a fifth less time. The kernel has to allow them on demand, and glibc to be 2.35.
+    # All weights are read for every word: in pages of 2 MB, of which fewer are looked up, that
+    # takes less time. The kernel has to give them on demand, and glibc to be 2.35.
     tunables = environment.get('GLIBC_TUNABLES', '')
     if 'glibc.malloc.hugetlb' not in tunables:
         environment['GLIBC_TUNABLES'] = ':'.join(filter(None, [tunables, HUGE_PAGES]))

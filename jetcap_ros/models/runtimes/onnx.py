@@ -31,21 +31,26 @@ from ...memory.memory_utils import trim_heap
 
 
 class _Sessions:
-    """Builds sessions that hold little memory and leave the processor alone between runs."""
+    """Builds sessions that hold little memory."""
 
     def __init__(self, num_threads: int) -> None:
-        options = self._options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._num_threads = num_threads or len(os.sched_getaffinity(0))
+
+    def load(self, graph: BinaryIO, num_threads: int = 1) -> onnxruntime.InferenceSession:
+        """
+        Return the session of a file, which is closed; RuntimeError if it cannot be built.
+
+        :param num_threads: of its own; a product is done before those of others are awake.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3  # errors
-
-    def load(self, graph: BinaryIO) -> onnxruntime.InferenceSession:
-        """Return the session of a file, which is closed; RuntimeError if it cannot be built."""
         try:
             with graph:
                 return onnxruntime.InferenceSession(
-                    f'/proc/self/fd/{graph.fileno()}', self._options,
+                    f'/proc/self/fd/{graph.fileno()}', options,
                     providers=['CPUExecutionProvider'])
         except Exception as error:  # its own classes, one for each kind of failure
             raise RuntimeError(
@@ -56,7 +61,7 @@ class _Sessions:
 
     def encoder(self, blocks: list[Block], read: Read, size: int) -> Encoder:
         """Return an encoder."""
-        session = self.load(encoder_graph(blocks, read, size))
+        session = self.load(encoder_graph(blocks, read, size), self._num_threads)
         return lambda image: _run(session, image=image)
 
     def product(self, weight: Weight, bias: np.ndarray) -> Product:
