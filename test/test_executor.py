@@ -106,7 +106,9 @@ def test_subscriptions_come_and_go_while_it_waits(node):
     sys.setswitchinterval(1e-7)  # so that the threads meet everywhere
     try:
         for _ in range(100):
-            subscriptions = [node.create_subscription(String, 'text', print, 10) for _ in range(5)]
+            subscriptions = [
+                node.create_subscription(String, 'text', lambda message: None, 10)
+                for _ in range(5)]
             for subscription in subscriptions:
                 node.destroy_subscription(subscription)
     finally:
