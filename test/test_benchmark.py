@@ -21,7 +21,8 @@ import subprocess
 import sys
 import time
 
-from jetcap_ros.benchmark import libraries, processes, report, targets
+from jetcap_ros.benchmark import (
+    checkpoints, decoding, libraries, processes, report, targets)
 from jetcap_ros.benchmark.cgroup import CgroupUnavailable, MemoryCgroup
 from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 import numpy as np
@@ -167,8 +168,6 @@ def test_arguments_that_make_no_sense(arguments, message):
 
 @pytest.mark.needs('torch')
 def test_decoding_times_the_same_words_for_every_model(tmp_path, monkeypatch, capsys):
-    from jetcap_ros.benchmark import checkpoints, decoding  # here: they import torch
-
     def printed(main, *arguments):
         main(*arguments)
         return json.loads(capsys.readouterr().out)

@@ -151,8 +151,8 @@ def test_shapes_that_do_not_fit_are_refused(name, shape):
 
 
 def test_normalized_as_torchvision_does():
-    image = picture(2)
     from torchvision.transforms import functional
+    image = picture(2)
     expected = functional.normalize(functional.to_tensor(image), MEAN.tolist(), STD.tolist())
     found = normalize(image)
     assert found.dtype == np.float32 and found.flags['C_CONTIGUOUS']

@@ -14,9 +14,9 @@
 
 """The executor: what a callback that is slow or fails costs the others."""
 
+import functools
 import sys
 import threading
-import time
 
 from jetcap_ros.node.executor import NodeExecutor
 import pytest
@@ -25,6 +25,9 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from ros_domain import reserve_domain
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
+import waiting
+
+wait_for = functools.partial(waiting.wait_for, timeout=10)
 
 
 @pytest.fixture
@@ -42,13 +45,6 @@ def node():
     node.destroy_node()
     rclpy.shutdown(context=context)
     reserved.close()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_messages_come_in_while_services_take_their_time(node):

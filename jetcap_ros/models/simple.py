@@ -51,7 +51,8 @@ class SimpleCaptioningModel(CaptioningModel):
                 f'`jetcap pack {checkpoint.path} --out FILE.safetensors`')
         super().__init__(checkpoint.vocabulary, checkpoint.score_calibration, checkpoint.search)
         with WeightReader(checkpoint) as reader:
-            # The encoder here, and its many small weights where malloc has large pages for them.
+            # The decoder's few weights fill pages of 2 MB by themselves; the many small ones of the
+            # encoder are given them in the main thread's heap alone.
             decoder = Beside(lambda: self._load_decoder(checkpoint, reader, runtimes))
             if not runtimes.timed:  # what is timed runs alone
                 decoder.wait()
