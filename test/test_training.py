@@ -398,6 +398,15 @@ def test_words_said_twice_cost_reward_but_for_small_ones():
         assert strict.one(0, caption) == plain.one(0, caption) - cost
 
 
+def test_words_that_nobody_said_of_the_picture_cost_reward():
+    kin = {5: [5, 6], 6: [5, 6], 7: [7]}  # a couch, couches, a lamp; 4 is 'a'
+    references = [[[4, 5]], [[4, 7]]]
+    plain, strict = Rewards(references), Rewards(references, invented_weight=0.25, kin=kin)
+    for picture, caption, cost in (
+            (0, [4, 6], 0.0), (0, [4, 4, 7], 0.25), (1, [5, 6], 0.5), (1, [4, 7], 0.0)):
+        assert strict.one(picture, caption) == plain.one(picture, caption) - cost
+
+
 def test_runs_of_a_stage_are_averaged_and_pulled_back(drawn, trained, tmp_path):
     out = tmp_path / 'runs'
     settings = ('--set', 'self-critical.runs=2', '--set', 'self-critical.pull_back=0.25')

@@ -16,11 +16,13 @@
 
 from collections.abc import Mapping, Sequence
 
+PEOPLE = frozenset(
+    'man men woman women boy boys girl girls child children person people'.split())
+DOGS = frozenset({'dog', 'dogs'})
 # What sentences say twice as a rule, and whom: a man and another man.
-AGAIN = frozenset(
+AGAIN = PEOPLE | DOGS | frozenset(
     'a an the of in on at to with and or by from for into near next while is are his her their '
-    'its it that who as two three other another one up down off over front side '
-    'man men woman women boy boys girl girls child children person people dog dogs'.split())
+    'its it that who as two three other another one up down off over front side'.split())
 
 
 def relatives(words: Sequence[str]) -> Mapping[int, list[int]]:

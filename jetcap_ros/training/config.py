@@ -55,6 +55,7 @@ class Stage:
     bleu_weight: float = 0.0  # of sentence BLEU-4 beside CIDEr-D in the reward (self-critical)
     meteor_weight: float = 0.0  # of METEOR's exact matches in the reward (self-critical)
     repeat_weight: float = 0.0  # taken from the reward for a word said twice (self-critical)
+    invented_weight: float = 0.0  # and for one that nobody said of the picture (self-critical)
     min_references: int = 1  # of pictures with fewer captions, likelihood (self-critical)
     words_weight: float = 0.0  # of the word detector's loss beside the other (not in words)
     words_dim: int = 512  # of the word detector's hidden layer

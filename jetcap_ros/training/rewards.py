@@ -15,8 +15,9 @@
 """How good drawn captions are: CIDEr-D, BLEU-4 and METEOR in one number."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import multiprocessing
+from typing import Any
 import weakref
 
 from .bleu import sentence_bleu4
@@ -33,23 +34,28 @@ class Rewards:
 
     :param references: the captions of each picture.
     :param repeat_weight: taken for each word that is said again and is no small one.
+    :param invented_weight: taken for each word that nobody said of the picture, if it is one of
+        `kin`, whose words count as said once one of their kin is: a couch, couches.
     :param processes: that share the work, beside a GPU that has the rest of it; 0: none, it is
         done here.
     """
 
     def __init__(
             self, references: Sequence[Sequence[Caption]], bleu_weight: float = 0.0,
-            meteor_weight: float = 0.0, repeat_weight: float = 0.0, processes: int = 0) -> None:
+            meteor_weight: float = 0.0, repeat_weight: float = 0.0, invented_weight: float = 0.0,
+            kin: Mapping[int, Sequence[int]] | None = None, processes: int = 0) -> None:
         self._references, self._scorer = references, CiderD(references)
         self._bleu_weight, self._meteor_weight = bleu_weight, meteor_weight
-        self._repeat_weight = repeat_weight
+        self._repeat_weight, self._invented_weight = repeat_weight, invented_weight
+        self._kin = kin or {}
         twice = Counter(w for group in references for c in group for w in _said_again(c))
         enough = SMALL * sum(map(len, references))
         self._small = {word for word, count in twice.items() if count >= enough}
         self._pool = None
         if processes:
             self._pool = multiprocessing.get_context('spawn').Pool(
-                processes, _begin, (references, bleu_weight, meteor_weight, repeat_weight))
+                processes, _begin, (
+                    references, bleu_weight, meteor_weight, repeat_weight, invented_weight, kin))
             weakref.finalize(self, self._pool.terminate)
 
     def __call__(self, pictures: Sequence[int], captions: Sequence[Caption]) -> list[float]:
@@ -70,6 +76,10 @@ class Rewards:
         if self._repeat_weight:
             again = [word for word in _said_again(caption) if word not in self._small]
             reward -= self._repeat_weight * len(again)
+        if self._invented_weight:
+            said = {k for r in references for word in r for k in self._kin.get(word, ())}
+            invented = (set(caption) & self._kin.keys()) - said
+            reward -= self._invented_weight * len(invented)
         return reward
 
 
@@ -81,10 +91,8 @@ def _said_again(caption: Caption) -> list[int]:
 _of_this_process: list[Rewards] = []  # of the pool: one
 
 
-def _begin(
-        references: Sequence[Sequence[Caption]], bleu_weight: float, meteor_weight: float,
-        repeat_weight: float) -> None:
-    _of_this_process.append(Rewards(references, bleu_weight, meteor_weight, repeat_weight))
+def _begin(*arguments: Any) -> None:
+    _of_this_process.append(Rewards(*arguments))
 
 
 def _reward(picture: int, caption: Caption) -> float:

@@ -19,6 +19,8 @@ Rennie et al. 2017, "Self-critical Sequence Training for Image Captioning", with
 picture's other samples as the baseline (Luo 2020).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -30,6 +32,8 @@ from .rewards import Rewards
 from .task import Task
 from .words import words_loss
 from ..models.mobilenet import MobileNetCaptioningModel
+from ..models.repetition import DOGS, PEOPLE, relatives
+from ..models.vocabulary import Vocabulary
 
 REWARD_PROCESSES = 4  # beside a GPU
 
@@ -50,6 +54,7 @@ class SelfCritical(Likelihood):
         self._rich = np.array([len(r) >= stage.min_references for r in references])
         self._rewards = Rewards(
             references, stage.bleu_weight, stage.meteor_weight, stage.repeat_weight,
+            stage.invented_weight, _kin(task.vocabulary),
             0 if task.device == 'cpu' else REWARD_PROCESSES)
 
     def loss(
@@ -90,3 +95,12 @@ class SelfCritical(Likelihood):
         real = log_probabilities != 0
         loss = -(advantage.unsqueeze(2) * log_probabilities).sum() / real.sum()
         return loss, float(rewards.mean())
+
+
+def _kin(vocabulary: Vocabulary) -> dict[int, Sequence[int]]:
+    """Return what each word of meaning may stand for; whom one calls a boy, another a man."""
+    kin: dict[int, Sequence[int]] = dict(relatives(vocabulary.words))
+    for family in (PEOPLE, DOGS):
+        members = [vocabulary.word_map[w] for w in family if w in vocabulary.word_map]
+        kin.update(dict.fromkeys(members, members))
+    return kin
