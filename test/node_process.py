@@ -32,6 +32,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+DROPPED = 'failed to send response'  # says rclpy
+
 
 class NodeProcess(NodeClient):
     """
@@ -79,9 +81,16 @@ class NodeProcess(NodeClient):
         return client.call_async(request)
 
     def call(self, kind: Any, service: str, request: Any, timeout: float = 60) -> Any:
-        """Call a service of the node and return its answer."""
-        future = self.send(kind, service, request)
-        self.wait_for(future.done, timeout)
+        """Call a service of the node and return its answer; again where the node drops it."""
+        # It may find the service's client before what its answers go to.
+        for _ in range(10):
+            drops = self.output().count(DROPPED)
+            future = self.send(kind, service, request)
+            self.wait_for(
+                lambda: future.done() or self.output().count(DROPPED) > drops, timeout)
+            if future.done():
+                break
+        assert future.done(), f'no answer; the node said:\n{self.output()}'
         return future.result()
 
     def send_change(self, transition: str):
@@ -97,7 +106,7 @@ class NodeProcess(NodeClient):
 
     def state(self) -> str:
         """Return the label of the node's lifecycle state."""
-        # The node may find the service's client before what its answers go to, and drop the answer.
+        # It may also drop the answer and say nothing.
         for _ in range(10):
             future = self.send(GetState, 'get_state', GetState.Request())
             if self.wait_for(future.done, 6, required=False):
