@@ -80,18 +80,24 @@ class NodeProcess(NodeClient):
         self.wait_for(client.service_is_ready)
         return client.call_async(request)
 
-    def call(self, kind: Any, service: str, request: Any, timeout: float = 60) -> Any:
-        """Call a service of the node and return its answer; again where the node drops it."""
-        # It may find the service's client before what its answers go to.
+    def call(
+            self, kind: Any, service: str, request: Any, timeout: float = 60,
+            patience: float | None = None) -> Any:
+        """
+        Call a service of the node and return its answer; again where the node drops it.
+
+        :param patience: seconds after which silence, too, counts as an answer that was dropped.
+        """
+        # The node may find the service's client before what its answers go to.
         for _ in range(10):
             drops = self.output().count(DROPPED)
             future = self.send(kind, service, request)
             self.wait_for(
-                lambda: future.done() or self.output().count(DROPPED) > drops, timeout)
+                lambda: future.done() or self.output().count(DROPPED) > drops,
+                patience or timeout, required=patience is None)
             if future.done():
-                break
-        assert future.done(), f'no answer; the node said:\n{self.output()}'
-        return future.result()
+                return future.result()
+        raise AssertionError(f'no answer; the node said:\n{self.output()}')
 
     def send_change(self, transition: str):
         """Ask for a transition; return the future of the answer."""
@@ -106,13 +112,8 @@ class NodeProcess(NodeClient):
 
     def state(self) -> str:
         """Return the label of the node's lifecycle state."""
-        # It may also drop the answer and say nothing.
-        for _ in range(10):
-            future = self.send(GetState, 'get_state', GetState.Request())
-            if self.wait_for(future.done, 6, required=False):
-                break
-        assert future.done(), f'no answer; the node said:\n{self.output()}'
-        return future.result().current_state.label
+        request = GetState.Request()
+        return self.call(GetState, 'get_state', request, patience=6).current_state.label
 
     def set_parameter(self, name: str, value: Any):
         """Set a parameter; return the result (successful, reason)."""
