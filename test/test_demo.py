@@ -176,6 +176,18 @@ def test_death_of_a_process_is_reported(photographs, tmp_path, victim):
     assert not (tmp_path / 'out/index.html').exists()
 
 
+def test_a_camera_that_died_before_a_picture_is_shown_to_it(photographs, monkeypatch):
+    from jetcap_ros.demo.pictures import Picture
+    from jetcap_ros.demo.robot import Robot, RobotError
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    with Robot({'model': 'simple'}, print) as robot:
+        robot._camera.kill()
+        robot._camera.wait()
+        with pytest.raises(RobotError, match='the camera ended with code -9'):
+            next(robot.show(Picture(photographs / 'coffee.png'), 1, 10.0))
+
+
 def test_reason_of_a_failed_configure_is_told(tmp_path, monkeypatch):
     from jetcap_ros.demo.robot import Robot, RobotError
     for name, value in environment().items():

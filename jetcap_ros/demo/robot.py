@@ -16,6 +16,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -108,8 +109,9 @@ class Robot(NodeClient):
         :param timeout: of each, seconds.
         """
         assert self._camera.stdin is not None
-        self._camera.stdin.write(json.dumps(str(picture.path)) + '\n')
-        self._camera.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # a camera that died is told of below
+            self._camera.stdin.write(json.dumps(str(picture.path)) + '\n')
+            self._camera.stdin.flush()
         self.captions.clear()
         while times:
             self._wait(
