@@ -20,12 +20,15 @@ import os
 from pathlib import Path
 import signal
 import sys
+import time
 
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 from ros_domain import reserve_domain  # noqa: E402, from the folder of the line above
+from shared_memory import remove_orphans  # noqa: E402, likewise
+STARTED = time.time()
 # Before rclpy is loaded: nothing that runs beside the tests shall hear them, or be heard.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 DOMAIN, RESERVED = reserve_domain()
@@ -100,6 +103,8 @@ def pytest_runtest_setup(item):
 
 def pytest_sessionfinish(session, exitstatus):
     """Fail where nothing ran: to colcon, pytest's own exit code for that is success."""
+    if not hasattr(session.config, 'workerinput'):  # once, after all of xdist's workers
+        remove_orphans(STARTED)
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
 
