@@ -105,7 +105,8 @@ def test_a_frame_that_cannot_be_decoded_is_bad_also_for_a_question(active, pictu
     try:
         frame = image_message(picture)
         frame.encoding = 'nonsense'
-        camera, before = active.camera(), int(active.diagnostics['frames bad'])
+        camera = active.camera()
+        before = int(active.wait_for(lambda: active.diagnostics.get('frames bad')))
         seen = len(active.statuses)
         camera.publish(frame)
         answer = active.wait_for(lambda: (
