@@ -20,9 +20,8 @@ from pathlib import Path
 FOLDER = Path('/dev/shm')
 
 
-def remove_orphans(since: float) -> list[Path]:
-    """Remove and return the segments newer than a time whose process, which locks them, is gone."""
-    removed = []
+def remove_orphans(since: float) -> None:
+    """Remove the segments newer than a time whose process, which locks them, is gone."""
     for lock in FOLDER.glob('fastdds_*_el'):
         segment = lock.with_name(lock.name.removesuffix('_el'))
         try:
@@ -33,6 +32,4 @@ def remove_orphans(since: float) -> list[Path]:
                 segment.unlink()
                 lock.unlink()
         except OSError:  # of a process that lives, or of another user
-            continue
-        removed.append(segment)
-    return removed
+            pass
