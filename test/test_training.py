@@ -524,7 +524,7 @@ def test_words_are_detected_in_pictures(drawn, detecting):
 def test_both_models_search_with_the_detected_words(tmp_path, photograph, quantize):
     contents = load_checkpoint(SHIPPED_CHECKPOINT)
     plain = build_model(contents).eval()
-    torch.manual_seed(5)
+    torch.manual_seed(6)
     plain.words = WordLayers(len(contents['word_map']), 1280, 24).eval()
     with torch.no_grad():
         plain.words.mean.fill_(0.3)
