@@ -152,7 +152,7 @@ class ServerCaptioningModel:
         assert address is not None
         self._client = ChatClient(address, self._options.model)
         if self._process:
-            self._process.wait_until_ready(deadline - time.monotonic())
+            self._process.wait_until_ready(self._options.start_timeout_s)
         while why := self._client.is_loading():
             if time.monotonic() > deadline:
                 raise ServerError(why)

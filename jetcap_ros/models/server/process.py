@@ -66,6 +66,7 @@ class ServerProcess:
         self.address = address
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._oom_kills = oom_kill_count()
+        self._started = time.monotonic()
         worker = os.getpid()
 
         def prepare() -> None:
@@ -101,9 +102,10 @@ class ServerProcess:
         """
         Wait until it answers 200 on /health: first nobody listens, then it loads (503).
 
+        :param timeout: seconds since it was started.
         :raises ServerError: if it ends before, or is not ready in time; in its words.
         """
-        deadline = time.monotonic() + timeout
+        deadline = self._started + timeout
         last = 'it does not listen'
         while (left := deadline - time.monotonic()) > 0:
             self.check()
