@@ -107,15 +107,13 @@ def test_a_frame_that_cannot_be_decoded_is_bad_also_for_a_question(active, pictu
         frame.encoding = 'nonsense'
         camera = active.camera()
         before = int(active.wait_for(lambda: active.diagnostics.get('frames bad')))
-        seen = len(active.statuses)
         camera.publish(frame)
         answer = active.wait_for(lambda: (
             found if 'nonsense' in (found := active.call(Trigger, 'ask', Trigger.Request())).message
             else camera.publish(frame)))
         assert not answer.success
         active.wait_for(lambda: int(active.diagnostics['frames bad']) > before)
-        # The newest may tell of something else already: that the frame has no stamp, say.
-        active.wait_for(lambda: any('nonsense' in s.message for s in active.statuses[seen:]))
+        assert 'nonsense' in active.summary
     finally:
         assert active.set_parameter('mode', 'continuous').successful
 

@@ -89,8 +89,7 @@ class CaptionLoop:
                 camera.scene.keep()
                 camera.last_caption = caption
         except ValueError as error:  # of the frame
-            camera.counters.bad += 1
-            self._report(camera, str(error))
+            self._refuse(camera, error)
             return None
         except CaptionerError as error:
             if self.active:
@@ -117,8 +116,7 @@ class CaptionLoop:
         try:
             image = camera.decode(frame)
         except ValueError as error:
-            camera.counters.bad += 1
-            self._report(camera, str(error))
+            self._refuse(camera, error)
             raise
         return self._captioner.ask(image).text
 
@@ -185,6 +183,11 @@ class CaptionLoop:
         frame = camera.take(self._node.get_parameter('max_frame_age_s').value)
         if frame is not None:
             self.caption(camera, frame, repeat=True)
+
+    def _refuse(self, camera: Camera, error: ValueError) -> None:
+        # In this order: diagnostics that count the frame have the reason, too.
+        self._report(camera, str(error))
+        camera.counters.bad += 1
 
     def _report(self, camera: Camera, error: str) -> None:
         camera.error = error

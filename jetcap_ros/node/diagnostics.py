@@ -29,20 +29,21 @@ def diagnostic_array(node: CaptionerBase) -> DiagnosticArray:
     """Return the state of the node: one status, and one for each of several cameras."""
     array = DiagnosticArray()
     array.header.stamp = node.get_clock().now().to_msg()
-    level, message = _judge(node)
     name = node.get_fully_qualified_name().lstrip('/')
-    array.status = [_status(name, level, message, node, _values(node))]
+    # Values first: what they count has its reason in the message.
+    array.status = [_status(name, node, _values(node), _judge(node))]
     if len(node.cameras) > 1:
         for camera in node.cameras:
-            level, message = judge_camera(node, camera)
             array.status.append(_status(
-                f'{name}: {camera.name}', level, message, node, _camera_values(camera)))
+                f'{name}: {camera.name}', node, _camera_values(camera),
+                judge_camera(node, camera)))
     return array
 
 
 def _status(
-        name: str, level: bytes, message: str, node: CaptionerBase,
-        values: dict[str, Any]) -> DiagnosticStatus:
+        name: str, node: CaptionerBase, values: dict[str, Any],
+        verdict: tuple[bytes, str]) -> DiagnosticStatus:
+    level, message = verdict
     return DiagnosticStatus(
         level=level, name=name, message=message, hardware_id=node.get_fully_qualified_name(),
         values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
