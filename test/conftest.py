@@ -103,10 +103,14 @@ def pytest_runtest_setup(item):
 
 def pytest_sessionfinish(session, exitstatus):
     """Fail where nothing ran: to colcon, pytest's own exit code for that is success."""
-    if not hasattr(session.config, 'workerinput'):  # once, after all of xdist's workers
-        remove_orphans(STARTED)
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
+
+
+def pytest_unconfigure(config):
+    """Give back what killed processes left in shared memory: once, after all of xdist's workers."""
+    if not hasattr(config, 'workerinput'):
+        remove_orphans(STARTED)
 
 
 @pytest.fixture(scope='module', autouse=True)

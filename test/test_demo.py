@@ -176,11 +176,16 @@ def test_death_of_a_process_is_reported(photographs, tmp_path, victim):
     assert not (tmp_path / 'out/index.html').exists()
 
 
-def test_a_camera_that_died_before_a_picture_is_shown_to_it(photographs, monkeypatch):
-    from jetcap_ros.demo.pictures import Picture
-    from jetcap_ros.demo.robot import Robot, RobotError
+@pytest.fixture
+def environment_here(monkeypatch):
+    """Have what is started from this process find the package, too."""
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
+
+
+def test_a_camera_that_died_before_a_picture_is_shown_to_it(photographs, environment_here):
+    from jetcap_ros.demo.pictures import Picture
+    from jetcap_ros.demo.robot import Robot, RobotError
     with Robot({'model': 'simple'}, print) as robot:
         robot._camera.kill()
         robot._camera.wait()
@@ -188,10 +193,8 @@ def test_a_camera_that_died_before_a_picture_is_shown_to_it(photographs, monkeyp
             next(robot.show(Picture(photographs / 'coffee.png'), 1, 10.0))
 
 
-def test_reason_of_a_failed_configure_is_told(tmp_path, monkeypatch):
+def test_reason_of_a_failed_configure_is_told(tmp_path, environment_here):
     from jetcap_ros.demo.robot import Robot, RobotError
-    for name, value in environment().items():
-        monkeypatch.setenv(name, value)
     missing = str(tmp_path / 'missing.safetensors')
     log = []
     with Robot({'model': 'simple', 'checkpoint': missing}, log.append) as robot:
