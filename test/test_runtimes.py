@@ -24,6 +24,7 @@ from jetcap_ros.engine.lazy_loader import LazyModel
 from jetcap_ros.engine.settings import CaptionerSettings, SHIPPED_CHECKPOINT
 from jetcap_ros.engine.worker_process import worker_environment
 from jetcap_ros.models.checkpoint import read_checkpoint
+from jetcap_ros.models.decoder import table_product
 from jetcap_ros.models.runtimes import opencv
 from jetcap_ros.models.runtimes.blas import numpy_product, row_product
 from jetcap_ros.models.runtimes.fastest import Fastest
@@ -40,7 +41,8 @@ HAS_LARGE_PAGES = THP.exists() and '[never]' not in THP.read_text() and tuple(
 needs_onnx_runtime = pytest.mark.skipif(not HAS_ONNX_RUNTIME, reason='onnxruntime is missing')
 PRODUCTS = {
     'opencv': opencv.opencv_product, 'matrix': opencv.matrix_product,
-    'convolution': opencv.convolution_product, 'numpy': numpy_product, 'row': row_product}
+    'convolution': opencv.convolution_product, 'numpy': numpy_product, 'row': row_product,
+    'table': table_product}
 BROKEN = {
     'segfault': 'import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)',
     'missing': 'raise ImportError("/lib/libgomp.so.1: cannot allocate memory in static TLS block")'}

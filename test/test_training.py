@@ -530,8 +530,9 @@ def test_both_models_search_with_the_detected_words(tmp_path, photograph, quanti
         plain.words.mean.fill_(0.3)
         plain.words.deviation.fill_(0.4)
         plain.words.out.weight.mul_(10)
-        wanted = torch.relu(plain.words(plain.cells(
-            torch.from_numpy(normalize(squash(photograph))))))[0].numpy()
+        plain.words.usual.copy_(torch.randn(len(contents['word_map'])))
+        wanted = plain.words(plain.cells(
+            torch.from_numpy(normalize(squash(photograph)))))[0].numpy()
     vocabulary = Vocabulary.from_map(contents['word_map'])
     path, packed = str(tmp_path / 'words.pth'), str(tmp_path / 'words.safetensors')
     torch.save(checkpoint_contents(plain, vocabulary), path)
@@ -540,9 +541,10 @@ def test_both_models_search_with_the_detected_words(tmp_path, photograph, quanti
     for name, file in (('mobilenet', path), ('mobilenet', packed), ('simple', packed)):
         model = LazyModel(file, name, quantize=quantize, reserve_memory_mb=0).model
         x = model.as_input(photograph)
-        gains = model.word_detector(model.search_cells(
+        evidence = model.word_detector(model.search_cells(
             x if name == 'simple' else torch.from_numpy(x)))
-        np.testing.assert_allclose(gains, wanted, atol=0.01 if quantize == 'none' else 0.5)
+        np.testing.assert_allclose(evidence, wanted, atol=0.01 if quantize == 'none' else 0.5)
+        assert len(model.word_detector.likely(evidence, [0])) < len(evidence) / 2
         captions.add(model.caption(photograph).text)
         model.search_options['word_gain'] = 0
         assert model.caption(photograph).text not in captions
@@ -563,6 +565,26 @@ def test_detectors_that_do_not_fit_are_refused(detecting, tmp_path, change, mess
     torch.save(contents, path)
     with pytest.raises(CheckpointError, match=message):
         read_checkpoint(path)
+
+
+def test_detectors_know_usual_words_and_older_ones_do_not(detecting, tmp_path, photograph):
+    contents = torch.load(detecting / 'model.pth', weights_only=True)
+    state, word_map = contents['model_state_dict'], contents['word_map']
+    assert state['words.usual'][word_map['<end>']] == state['words.usual'].max()
+    a, red, zoo = (state['words.usual'][word_map[word]].item() for word in ('a', 'red', 'zoo'))
+    assert a > red > zoo == pytest.approx(np.log(1e-4), abs=1e-3)
+    assert read_checkpoint(str(detecting / 'model.pth')).few_words
+    del state['words.usual']
+    older, average = str(tmp_path / 'older.pth'), str(tmp_path / 'average.pth')
+    torch.save(contents, older)
+    assert not read_checkpoint(older).few_words
+    assert 'words.usual' not in load_checkpoint(older)['model_state_dict']
+    assert LazyModel(older, 'mobilenet', reserve_memory_mb=0).model.caption(photograph).text
+    for files, known in (([detecting / 'model.pth'] * 2, True),
+                         ([detecting / 'model.pth', older], False)):
+        assert main(['average', *map(str, files), '--out', average]) == 0
+        assert read_checkpoint(average).few_words == known
+        assert load_checkpoint(average)
 
 
 def test_damaged_detectors_are_named(detecting, tmp_path):

@@ -20,16 +20,19 @@ from pathlib import Path
 
 def make_checkpoint(
         folder: Path, vocab_size: int = 4000, quantize: str = 'int8',
-        encoder: str = 'mobilenet_v3_small', seed: int = 0) -> tuple[Path, Path]:
+        encoder: str = 'mobilenet_v3_small', seed: int = 0,
+        detector: bool = False) -> tuple[Path, Path]:
     """
     Write a `.pth` with random weights and its packed form, and return their paths.
 
     Its captions never end by themselves, so each has exactly as many words as asked for.
+
+    :param detector: with a word detector, as shipped checkpoints have one.
     """
     import torch
 
     from ..models.checkpoint import read_checkpoint
-    from ..models.mobilenet import MobileNetCaptioningModel
+    from ..models.mobilenet import MobileNetCaptioningModel, WordLayers
     from ..models.packed import pack
     torch.manual_seed(seed)
     model = MobileNetCaptioningModel(vocab_size, encoder=encoder)
@@ -37,6 +40,9 @@ def make_checkpoint(
     with torch.no_grad():
         model.decoder.fc.weight.mul_(8)  # logits that differ, as a trained model's do
         model.decoder.fc.bias[:4] = -1e4
+        if detector:
+            model.words = WordLayers(vocab_size, model.encoder.out_channels, 512)
+            model.words.usual.normal_()
     plain = folder / f'{encoder}_{vocab_size}.pth'
     torch.save({
         'model_state_dict': model.state_dict(), 'vocab_size': vocab_size,

@@ -113,11 +113,13 @@ def _time_shipped(args: argparse.Namespace, picture: 'np.ndarray') -> dict[str, 
         cells = model.cells(image)
         simple = {
             'image': timed(lambda: model.decoder.start(cells), args.repeats, args.clock),
-            'caption': timed(lambda: model.caption(picture), args.repeats, args.clock),
             'text': model.caption(picture).text,
             'libraries': _libraries(lazy.facts)}
     return {
-        **simple, 'encoder': encoder, 'indices': [int(index) for index in generate().indices],
+        **simple, 'encoder': encoder,
+        'caption': timed(
+            lambda: model.caption(picture, max_length=args.length), args.repeats, args.clock),
+        'indices': [int(index) for index in generate().indices],
         'greedy': timed(generate, args.repeats, args.clock),
         **{f'beam {beams}': timed(lambda: generate(beams), args.repeats, args.clock)
            for beams in args.beams}}

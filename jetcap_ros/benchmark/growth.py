@@ -14,6 +14,7 @@
 
 """How latency and memory grow with image size, caption length, beams, vocabulary and cameras."""
 
+import json
 import statistics
 import time
 from typing import Any
@@ -69,20 +70,22 @@ def _image_size(plan: Plan, model: str, size: tuple[int, int]) -> dict[str, floa
 
 
 def _decoding(
-        plan: Plan, model: str, checkpoint: str, length: int, beams: int = 1) -> dict[str, float]:
+        plan: Plan, model: str, checkpoint: str, length: int, beams: int = 1,
+        step: str = '') -> dict[str, float]:
     result = run_child([
         '-m', 'jetcap_ros.benchmark.decoding', model, checkpoint, '--length', str(length),
         '--runtime', plan.runtime,
         '--beams', *([str(beams)] if beams > 1 else []),
         '--repeats', '5' if plan.quick else '30'], environment=worker_environment(0))
-    timed = result['greedy' if beams == 1 else f'beam {beams}']
+    timed = result[step or ('greedy' if beams == 1 else f'beam {beams}')]
     return {'ms': timed['p50'], 'mb': result['peak_rss_mb']}
 
 
 def _vocabulary(plan: Plan, model: str, words: int) -> dict[str, float]:
     paths = run_child([
-        '-m', 'jetcap_ros.benchmark.checkpoints', str(plan.folder), f'{{"vocab_size": {words}}}'])
-    return _decoding(plan, model, paths['packed'], 20)
+        '-m', 'jetcap_ros.benchmark.checkpoints', str(plan.folder),
+        json.dumps({'vocab_size': words, 'detector': True})])
+    return _decoding(plan, model, paths['packed'], 20, step='caption')
 
 
 def _cameras(plan: Plan, model: str, count: int) -> dict[str, float]:

@@ -37,8 +37,9 @@ from .vocabulary import Vocabulary
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
 WORD_PARAMETERS = (
-    'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias')
+    'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias', 'usual')
 FEW_VALUES = 64
+LIKELY = 512  # words that an image may call for
 DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
 
 
@@ -71,6 +72,11 @@ class Checkpoint:
     def attention_dim(self) -> int:
         """Return the size of the attention's hidden layer."""
         return self.shapes['encoder_att.weight'][0]
+
+    @property
+    def few_words(self) -> bool:
+        """Say whether the word detector can tell which words an image may call for."""
+        return 'usual' in self.words and len(self.vocabulary) > 2 * LIKELY
 
     @property
     def encoder_dim(self) -> int:
@@ -283,7 +289,9 @@ def _check_words(checkpoint: Checkpoint) -> None:
     hidden = (words.get('hidden.bias') or (0,))[0]
     expected = dict(zip(WORD_PARAMETERS, (
         (c,), (c,), (hidden, c), (hidden,), (len(checkpoint.vocabulary), hidden),
-        (len(checkpoint.vocabulary),))))
+        (len(checkpoint.vocabulary),), (len(checkpoint.vocabulary),))))
+    if 'usual' not in words:  # of a detector that was trained before words were chosen by it
+        del expected['usual']
     for name in sorted({*expected, *words}):
         if words.get(name) != expected.get(name) or not hidden:
             raise CheckpointError(

@@ -15,6 +15,7 @@
 """The decoder for inference, the same for all models; only the products differ."""
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -27,11 +28,23 @@ MakeProduct = Callable[[Weight, np.ndarray], Product]
 CACHED_WORDS = 512
 
 
+def table_product(weight: Weight, bias: np.ndarray) -> Product:
+    """
+    Return a product with the weight as a table in float32, for few rows.
+
+    NumPy's `einsum` is as fast as a BLAS for them, and needs none.
+    """
+    table = np.ascontiguousarray(weight.values.T).astype(np.float32, copy=False)
+    if weight.scale is not None:
+        table *= weight.scale
+    return lambda x: np.einsum('ki,in->kn', x, table) + bias
+
+
 class State(NamedTuple):
     """Where the decoder stands; rows are the beams."""
 
     hidden: np.ndarray  # (K, H)
-    projected: np.ndarray  # (K, A + 3H + V): what the state says to attention, gates and words
+    projected: np.ndarray  # (K, A + 3H): what the state says to attention and gates; V: to words
     cell_scores: np.ndarray  # (L, A): what each cell says to the attention
     cell_gates: np.ndarray  # (L, 3H): what each cell says to the gates
 
@@ -41,30 +54,35 @@ class Decoder:
     The GRU with soft attention of `AttentionDecoder`, arranged for one image at a time.
 
     A word's time goes into reading weights, so they are read in two products: of the cells once
-    an image, and of the state once a word. The latter gives the words' logits and what the next
-    step needs. A word's own part is remembered: a robot repeats its words.
+    an image, and of the state once a word. The latter gives the words' logits, unless few words
+    are asked for, and what the next step needs. A word's own part is remembered: a robot repeats
+    its words.
 
     :param read: gives the parameter of a name, as the plain decoder calls it; each is asked for
         once, so no more than one need be in memory besides those already placed.
     :param product: makes the product x @ weight.T + bias from a Weight and its bias.
     :param image_product: the same, for that of the cells, of which there is one an image.
     :param row_product: the same, for that of the mean cell.
+    :param few_words: `to_few` will be asked for; what the state says to all words is then slow.
     """
 
     def __init__(
             self, read: Callable[[str], Weight], embed_dim: int, decoder_dim: int,
             attention_dim: int, product: MakeProduct,
             image_product: MakeProduct | None = None,
-            row_product: MakeProduct | None = None) -> None:
+            row_product: MakeProduct | None = None, few_words: bool = False) -> None:
         image_product = image_product or product
         row_product = row_product or product
         self._h = decoder_dim
         self._a = attention_dim
+        layers = ['decoder_att.{}', 'decode_step.{}_hh'] + ['fc.{}'] * (not few_words)
         self._from_state = product(
-            concatenate([read('decoder_att.weight'), read('decode_step.weight_hh'),
-                         read('fc.weight')]),
-            np.concatenate([read('decoder_att.bias').values, read('decode_step.bias_hh').values,
-                            read('fc.bias').values]))
+            concatenate([read(layer.format('weight')) for layer in layers]),
+            np.concatenate([read(layer.format('bias')).values for layer in layers]))
+        self._words_apart: tuple[Weight, np.ndarray] | None = None
+        if few_words:
+            self._words_apart = read('fc.weight'), read('fc.bias').values
+            self._make_to_all = functools.partial(image_product, *self._words_apart)
         inputs = read('decode_step.weight_ih')
         self._from_word = Weight(
             np.ascontiguousarray(inputs.values[:, :embed_dim]), inputs.scale)
@@ -91,6 +109,23 @@ class Decoder:
     def step(
             self, words: np.ndarray, state: State) -> tuple[np.ndarray, State, np.ndarray]:
         """Return logits (K, V), the new state and the attention (K, L) after reading (K,) words."""
+        state, attention = self.advance(words, state)
+        if self._words_apart is None:
+            return state.projected[:, self._a + 3 * self._h:], state, attention
+        return self._to_all(state.hidden), state, attention
+
+    @functools.cached_property
+    def _to_all(self) -> Product:
+        return self._make_to_all()
+
+    def to_few(self, words: np.ndarray) -> Product:
+        """Return what (K, H) states say to (N,) words: (K, N); for a decoder of `few_words`."""
+        assert self._words_apart is not None
+        weight, bias = self._words_apart
+        return table_product(weight.rows(words), bias[words])
+
+    def advance(self, words: np.ndarray, state: State) -> tuple[State, np.ndarray]:
+        """Return the new state and the attention (K, L) after reading (K,) words."""
         h, a = self._h, self._a
         projected = state.projected
         scores = state.cell_scores + projected[:, None, :a]
@@ -118,10 +153,7 @@ class Decoder:
         hidden = state.hidden - new
         hidden *= gates[:, h:]
         hidden += new
-        projected = self._from_state(hidden)
-        return (
-            projected[:, a + 3 * h:], state._replace(hidden=hidden, projected=projected),
-            attention)
+        return state._replace(hidden=hidden, projected=self._from_state(hidden)), attention
 
     def select(self, state: State, rows: np.ndarray) -> State:
         """Return the state whose beams are these rows of this one."""

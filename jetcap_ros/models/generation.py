@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from .few_words import few_words_search
 from .repetition import relatives
 from .search import beam_search, greedy_search, Hypothesis, SearchDecoder
 from .vocabulary import END, START, Vocabulary
@@ -93,8 +94,15 @@ class CaptioningModel:
         cells = self.search_cells(image)
         gains = None
         if word_gain and self.word_detector:
-            gains = word_gain * self.word_detector(cells)
+            evidence = self.word_detector(cells)
+            gains = word_gain * np.maximum(evidence, 0)
             gains[end] = 0
+            words = self.word_detector.likely(
+                evidence, [start, end, *options.get('forbidden', ())])
+            if words is not None:
+                return few_words_search(
+                    self.decoder, words, cells, start, end, max_length, beam_size, gains=gains,
+                    **options)
         if beam_size == 1 and gains is None and not any(options.values()):
             return greedy_search(self.search_decoder, cells, start, end, max_length)
         return beam_search(

@@ -97,9 +97,16 @@ class WordLayers(nn.Module):
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(encoder_dim), requires_grad=False)
         self.deviation = nn.Parameter(torch.ones(encoder_dim), requires_grad=False)
+        # The log-odds of each word in an image of which nothing is known; zeros: unknown.
+        self.usual = nn.Parameter(torch.zeros(vocab_size), requires_grad=False)
         self.hidden = nn.Linear(encoder_dim, words_dim)
         self.out = nn.Linear(words_dim, vocab_size)
         self.dropout = nn.Dropout(0.5)
+
+    def _load_from_state_dict(
+            self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(prefix + 'usual', torch.zeros_like(self.usual))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, cells: torch.Tensor) -> torch.Tensor:
         """Return (N, V): by how much (N, L, C) cells raise or lower the log-odds of each word."""
@@ -214,7 +221,9 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
                     nn.Parameter(values, requires_grad=False))
             self.decoder = Decoder(
                 lambda name: reader.read(f'decoder.{name}', quantize), checkpoint.embed_dim,
-                checkpoint.decoder_dim, checkpoint.attention_dim, product)
+                checkpoint.decoder_dim, checkpoint.attention_dim, product,
+                few_words=checkpoint.few_words)
             if checkpoint.words:
                 self.word_detector = WordDetector(
-                    lambda name: reader.read(f'words.{name}', quantize), product)
+                    lambda name: reader.read(f'words.{name}', quantize), product,
+                    checkpoint.few_words)

@@ -65,10 +65,11 @@ class SimpleCaptioningModel(CaptioningModel):
         self.decoder = Decoder(
             lambda name: reader.read(f'decoder.{name}'), checkpoint.embed_dim,
             checkpoint.decoder_dim, checkpoint.attention_dim, runtimes.product,
-            runtimes.image_product, row_product)
+            runtimes.image_product, row_product, checkpoint.few_words)
         if checkpoint.words:
             self.word_detector = WordDetector(
-                lambda name: reader.read(f'words.{name}'), row_product)
+                lambda name: reader.read(f'words.{name}'), row_product,
+                checkpoint.few_words)
 
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""

@@ -19,10 +19,11 @@ Fang et al. 2015, "From Captions to Visual Concepts and Back", detect words to b
 captions of; here they raise the logits of the search.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .checkpoint import LIKELY
 from .decoder import MakeProduct
 from .errors import CheckpointError
 from .weight import Weight
@@ -34,10 +35,15 @@ class WordDetector:
 
     :param read: gives the parameter of a name, each asked for once.
     :param product: makes the product x @ weight.T + bias from a Weight and its bias.
+    :param few_words: it will be asked which words are likely.
     :raises CheckpointError: if its weights are damaged.
     """
 
-    def __init__(self, read: Callable[[str], Weight], product: MakeProduct) -> None:
+    def __init__(
+            self, read: Callable[[str], Weight], product: MakeProduct,
+            few_words: bool = False) -> None:
+        # The log-odds of each word in an image of which nothing is known.
+        self._usual = read('usual').values if few_words else None
         self._mean = read('mean').values
         self._deviation = read('deviation').values
         if not (self._deviation > 0).all():
@@ -46,7 +52,13 @@ class WordDetector:
         self._out = product(read('out.weight'), read('out.bias').values)
 
     def __call__(self, cells: np.ndarray) -> np.ndarray:
-        """Return (V,): by how much (L, C) cells raise the log-odds of each word, 0 or more."""
+        """Return (V,): by how much (L, C) cells raise or lower the log-odds of each word."""
         x = (cells.mean(axis=0, keepdims=True) - self._mean) / self._deviation
-        gains: np.ndarray = np.maximum(self._out(np.maximum(self._hidden(x), 0)), 0)[0]
-        return gains
+        evidence: np.ndarray = self._out(np.maximum(self._hidden(x), 0))[0]
+        return evidence
+
+    def likely(self, evidence: np.ndarray, always: Sequence[int]) -> np.ndarray | None:
+        """Return the most likely words, and these, by index; None without `few_words`."""
+        if self._usual is None:
+            return None
+        return np.union1d(np.argpartition(evidence + self._usual, -LIKELY)[-LIKELY:], always)

@@ -47,6 +47,8 @@ def checkpoint_contents(
     state = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()}
+    if model.words is not None and not model.words.usual.any():
+        del state['words.usual']
     if model.encoder.folded:
         for layer, norm in _normalized(model.encoder):
             bias = state.pop(layer + '.bias')
@@ -147,9 +149,8 @@ def unpack(packed: Checkpoint) -> dict[str, Any]:
         model.words = WordLayers(
             len(packed.vocabulary), encoder.out_channels, *packed.words['hidden.bias'])
     with WeightReader(packed) as reader:
-        model.load_state_dict({
-            name: torch.from_numpy(reader.array(name).copy())
-            for name in packed.parameter_shapes()})
+        for name in packed.parameter_shapes():
+            model.get_parameter(name).data.copy_(torch.from_numpy(reader.array(name)))
     return checkpoint_contents(model, packed.vocabulary)
 
 
@@ -179,4 +180,7 @@ def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) 
         for tensor, *tensors in zip(*(model.parameters() for model in (average, *others))):
             # As differences, so that what no run has changed stays as it is to the last bit.
             tensor += sum(part * (other - tensor) for part, other in zip(parts[1:], tensors))
+    if average.words is not None and not all(
+            'words.usual' in content['model_state_dict'] for content in contents):
+        average.words.usual.data.zero_()
     save_atomically(checkpoint_contents(average, vocabulary), out)

@@ -122,6 +122,8 @@ class StageRun:
             add_word_layers(self.task, self.model, self.stage.words_dim)
         if state:
             self.model.load_state_dict(state['model'])
+        if self.model.words is not None:
+            self.model.words.usual.data.copy_(self.task.usual)
         return fresh
 
     def _make_optimizer(self) -> torch.optim.Optimizer:

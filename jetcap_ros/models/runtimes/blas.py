@@ -12,20 +12,21 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The simple model's products of an image in NumPy: those of all cells are its BLAS's work."""
+"""The simple model's products in NumPy: those of all cells of an image are its BLAS's work."""
 
 import numpy as np
 
 from .runtime import Runtime
-from ..decoder import Product
+from ..decoder import Product, table_product
 from ..weight import Weight
 
 ROWS = 128  # of a weight that are in float32 at a time: they stay in the processor's cache
 
 
 def numpy_runtime() -> Runtime:
-    """Return NumPy; for a word's few rows it is the slowest, so it does not offer that."""
-    return Runtime(f'NumPy {np.__version__}', image_product=numpy_product)
+    """Return NumPy."""
+    return Runtime(
+        f'NumPy {np.__version__}', product=table_product, image_product=numpy_product)
 
 
 def numpy_product(weight: Weight, bias: np.ndarray) -> Product:

@@ -1,0 +1,70 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""
+The beam search among the few words that an image can call for.
+
+Most of a vocabulary has no place in a caption of one image, and the word detector knows which
+part: the logits of the rest need not be computed. L'Hostis et al. 2016, "Vocabulary Selection
+Strategies for Neural Machine Translation", choose target words by what a sentence says.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from .decoder import Decoder, State
+from .search import beam_search, Hypothesis
+
+
+class _Few:
+    """A decoder that knows few words, each called by its place among them."""
+
+    def __init__(self, decoder: Decoder, words: np.ndarray) -> None:
+        self._decoder = decoder
+        self._words = words
+        self._logits = decoder.to_few(words)
+        self.start = decoder.start
+        self.select = decoder.select
+
+    def step(
+            self, words: np.ndarray, state: State) -> tuple[np.ndarray, State, np.ndarray]:
+        state, attention = self._decoder.advance(self._words[words], state)
+        return self._logits(state.hidden), state, attention
+
+
+def few_words_search(
+        decoder: Decoder, words: np.ndarray, cells: np.ndarray, start: int, end: int,
+        max_length: int, beam_size: int, *, gains: np.ndarray, forbidden: Sequence[int] = (),
+        relatives: Mapping[int, Sequence[int]] | None = None, **options: Any) -> Hypothesis:
+    """
+    Return what `beam_search` finds if there are no words but these.
+
+    :param words: (N,) their indices, with start and end.
+    """
+    known = words.tolist()
+    place = {word: index for index, word in enumerate(known)}
+
+    def places(some: Sequence[int]) -> list[int]:
+        return [place[word] for word in some if word in place]
+
+    relatives = relatives or {}
+    found = beam_search(
+        _Few(decoder, words), cells, place[start], place[end], max_length, beam_size,
+        gains=gains[words], forbidden=places(forbidden),
+        relatives={index: places(relatives.get(word, ())) for word, index in place.items()},
+        **options)
+    return dataclasses.replace(found, indices=[known[index] for index in found.indices])

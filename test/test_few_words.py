@@ -1,0 +1,101 @@
+# Copyright 2026 jetcap_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Test the search among the few words that an image may call for."""
+
+from jetcap_ros.models.checkpoint import LIKELY
+from jetcap_ros.models.decoder import Decoder, table_product
+from jetcap_ros.models.few_words import few_words_search
+from jetcap_ros.models.search import beam_search
+from jetcap_ros.models.weight import quantize_rows, Weight
+from jetcap_ros.models.word_detector import WordDetector
+from model_files import decoder_state
+import numpy as np
+import pytest
+
+WORDS, CHANNELS, START, END, PAD = 60, 24, 4, 6, 3
+
+
+def decoder(few_words, quantized):
+    state = {name: tensor.numpy() for name, tensor in decoder_state(CHANNELS, WORDS).items()}
+
+    def read(name):
+        values = state[name]
+        return quantize_rows(values) if quantized and values.ndim > 1 else Weight(values)
+    return Decoder(read, 13, 35, 17, table_product, few_words=few_words)
+
+
+class Masked:
+    """A decoder that gives the logits of all but some words as if they could not be."""
+
+    def __init__(self, decoder, words):
+        self._decoder = decoder
+        self._others = np.setdiff1d(np.arange(WORDS), words)
+        self.start, self.select = decoder.start, decoder.select
+
+    def step(self, words, state):
+        logits, state, attention = self._decoder.step(words, state)
+        logits = logits.copy()
+        logits[:, self._others] = -np.inf
+        return logits, state, attention
+
+
+@pytest.mark.parametrize('quantized', [False, True])
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('count', [WORDS, 30, 9, 5])
+def test_few_words_are_searched_as_if_there_were_no_others(quantized, seed, count):
+    rng = np.random.default_rng(seed)
+    cells = rng.normal(0, 2, (9, CHANNELS)).astype(np.float32)
+    words = np.union1d(rng.permutation(WORDS)[:count], [START, END, PAD])
+    gains = rng.exponential(1, WORDS).astype(np.float32)
+    gains[END] = -3  # or captions end before they have begun
+    relatives = {word: [word, (word + 7) % WORDS] for word in range(WORDS) if word != 20}
+    options = {
+        'forbidden': [PAD, START], 'length_penalty': 0.7, 'block_ngram': 2, 'gains': gains,
+        'relatives': relatives}
+    expected = beam_search(
+        Masked(decoder(False, quantized), words), cells, START, END, 8, 3, **options)
+    found = few_words_search(
+        decoder(True, quantized), words, cells, START, END, 8, 3, **options)
+    assert found.indices == expected.indices and len(found.indices) > 1
+    assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
+    np.testing.assert_allclose(found.attention, expected.attention, atol=1e-5)
+
+
+def test_a_decoder_of_few_words_can_say_all():
+    cells = np.random.default_rng(5).normal(0, 2, (9, CHANNELS)).astype(np.float32)
+    one, other = (
+        beam_search(decoder(few, False), cells, START, END, 8, 3) for few in (True, False))
+    assert one.indices == other.indices
+    assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+
+
+def test_the_likely_words_are_those_of_the_image_and_the_usual_ones():
+    count, rng = 3 * LIKELY, np.random.default_rng(0)
+    usual = rng.normal(size=count).astype(np.float32)
+    usual[2 * LIKELY:] -= 20
+    weights = {
+        'mean': np.zeros(2), 'deviation': np.ones(2), 'hidden.weight': np.eye(2),
+        'hidden.bias': np.zeros(2), 'out.weight': np.zeros((count, 2)),
+        'out.bias': np.zeros(count), 'usual': usual}
+    weights['out.weight'][-1, 1] = 30
+    read = {name: Weight(values.astype(np.float32)) for name, values in weights.items()}
+    detector = WordDetector(read.__getitem__, table_product, few_words=True)
+    for rare in (False, True):
+        cells = np.array([[1, 0], [1, 2 * rare]], np.float32)
+        likely = detector.likely(detector(cells), [0, count - 2])
+        ranked = np.argsort(-usual[:-1])[:LIKELY - rare]
+        assert set(likely) == {*ranked, 0, count - 2} | ({count - 1} if rare else set())
+        assert (np.diff(likely) > 0).all()
+    assert WordDetector(read.__getitem__, table_product).likely(usual, [0]) is None
