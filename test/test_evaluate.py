@@ -183,4 +183,4 @@ def test_calibration_is_stored_and_applied(scene, tmp_path, capsys, monkeypatch)
     assert checkpoint.search == {'length_penalty': 0.7}
     assert (tmp_path / 'reliability.png').exists()
     row = json.loads((tmp_path / 'captions.jsonl').read_text().splitlines()[0])
-    assert row['score'] == pytest.approx(float(fitted.score(row['log_probability'])))
+    assert row['score'] == pytest.approx(float(fitted.score(row['value'])))

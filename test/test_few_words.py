@@ -14,9 +14,8 @@
 
 """Test the search among the few words that an image may call for."""
 
-from jetcap_ros.models.checkpoint import LIKELY
+from jetcap_ros.models import few_words
 from jetcap_ros.models.decoder import Decoder, table_product
-from jetcap_ros.models.few_words import few_words_search
 from jetcap_ros.models.search import beam_search
 from jetcap_ros.models.weight import quantize_rows, Weight
 from jetcap_ros.models.word_detector import WordDetector
@@ -54,10 +53,12 @@ class Masked:
 @pytest.mark.parametrize('quantized', [False, True])
 @pytest.mark.parametrize('seed', range(4))
 @pytest.mark.parametrize('count', [WORDS, 30, 9, 5])
-def test_few_words_are_searched_as_if_there_were_no_others(quantized, seed, count):
+def test_few_words_are_searched_as_if_there_were_no_others(monkeypatch, quantized, seed, count):
+    monkeypatch.setattr(few_words, 'LIKELY', count)
     rng = np.random.default_rng(seed)
     cells = rng.normal(0, 2, (9, CHANNELS)).astype(np.float32)
-    words = np.union1d(rng.permutation(WORDS)[:count], [START, END, PAD])
+    shares = rng.random(WORDS).astype(np.float32)
+    words = np.union1d(np.argsort(-shares)[:count], [START, END, PAD])
     gains = rng.exponential(1, WORDS).astype(np.float32)
     gains[END] = -3  # or captions end before they have begun
     relatives = {word: [word, (word + 7) % WORDS] for word in range(WORDS) if word != 20}
@@ -65,9 +66,10 @@ def test_few_words_are_searched_as_if_there_were_no_others(quantized, seed, coun
         'forbidden': [PAD, START], 'length_penalty': 0.7, 'block_ngram': 2, 'gains': gains,
         'relatives': relatives}
     expected = beam_search(
-        Masked(decoder(False, quantized), words), cells, START, END, 8, 3, **options)
-    found = few_words_search(
-        decoder(True, quantized), words, cells, START, END, 8, 3, **options)
+        Masked(decoder(False, quantized), words), cells, START, END, 8, 3,
+        worth=few_words.COVERAGE * (shares - few_words.LEAST_SHARE), **options)
+    found = few_words.few_words_search(
+        decoder(True, quantized), shares, cells, START, END, 8, 3, **options)
     assert found.indices == expected.indices and len(found.indices) > 1
     assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
     np.testing.assert_allclose(found.attention, expected.attention, atol=1e-5)
@@ -81,21 +83,14 @@ def test_a_decoder_of_few_words_can_say_all():
     assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
 
 
-def test_the_likely_words_are_those_of_the_image_and_the_usual_ones():
-    count, rng = 3 * LIKELY, np.random.default_rng(0)
-    usual = rng.normal(size=count).astype(np.float32)
-    usual[2 * LIKELY:] -= 20
+def test_a_word_is_as_likely_as_the_image_and_what_is_usual_make_it():
+    usual = np.array([0, -20, -2, 90], np.float32)
     weights = {
         'mean': np.zeros(2), 'deviation': np.ones(2), 'hidden.weight': np.eye(2),
-        'hidden.bias': np.zeros(2), 'out.weight': np.zeros((count, 2)),
-        'out.bias': np.zeros(count), 'usual': usual}
-    weights['out.weight'][-1, 1] = 30
+        'hidden.bias': np.zeros(2), 'out.weight': np.array([[0, 0], [0, 20], [-1, 0], [0, 0]]),
+        'out.bias': np.zeros(4), 'usual': usual}
     read = {name: Weight(values.astype(np.float32)) for name, values in weights.items()}
     detector = WordDetector(read.__getitem__, table_product, few_words=True)
-    for rare in (False, True):
-        cells = np.array([[1, 0], [1, 2 * rare]], np.float32)
-        likely = detector.likely(detector(cells), [0, count - 2])
-        ranked = np.argsort(-usual[:-1])[:LIKELY - rare]
-        assert set(likely) == {*ranked, 0, count - 2} | ({count - 1} if rare else set())
-        assert (np.diff(likely) > 0).all()
-    assert WordDetector(read.__getitem__, table_product).likely(usual, [0]) is None
+    shares = detector.shares(detector(np.array([[2, 0], [0, 2]], np.float32)))
+    np.testing.assert_allclose(shares, [0.5, 0.5, 1 / (1 + np.exp(3)), 1], atol=1e-6)
+    assert WordDetector(read.__getitem__, table_product).shares(usual) is None

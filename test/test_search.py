@@ -163,6 +163,22 @@ def test_gains_raise_words_until_they_are_said(seed):
     assert found.log_probability == pytest.approx(wanted.log_probability, abs=1e-4)
 
 
+@pytest.mark.parametrize('seed', range(10))
+def test_a_finished_caption_is_worth_what_its_words_are(seed):
+    worth = np.array([0, 0, 0.4, -0.3, 0.9], np.float32)
+    found = beam_search(
+        TableDecoder(seed), None, START, END, 5, 4, length_penalty=1, worth=worth)
+
+    def value(item):
+        return item[0] + sum(worth[word] for word in set(item[1]))
+
+    expected = plain_beam_search(TableDecoder(seed), 5, 4, length_penalty=1)
+    early = beam_search(TableDecoder(seed), None, START, END, 5, 4, length_penalty=1)
+    assert found.indices in [words for _, words in expected]
+    assert value((found.mean_log_probability, found.indices)) >= value(
+        (early.mean_log_probability, early.indices))
+
+
 def test_a_long_good_caption_beats_a_short_one_only_with_a_penalty():
     class Decoder(TableDecoder):
 

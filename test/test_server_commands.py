@@ -95,7 +95,7 @@ def test_evaluate_scores_what_a_server_says(server, photograph, tmp_path, capsys
     assert found['scores']['all']['BLEU-1'] == pytest.approx(100)
     assert found['settings']['server']['prompt'] == 'What is it?'
     results = [json.loads(line) for line in (out / 'captions.jsonl').read_text().splitlines()]
-    assert [(r['caption'], r['log_probability'], r['attention']) for r in results] == 3 * [
+    assert [(r['caption'], r['value'], r['attention']) for r in results] == 3 * [
         (CAPTION, pytest.approx(-1.0), None)]
     page = (out / 'gallery.html').read_text()
     assert 'score\n0.37' in page and 'Where the model looked' not in page

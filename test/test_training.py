@@ -544,7 +544,8 @@ def test_both_models_search_with_the_detected_words(tmp_path, photograph, quanti
         evidence = model.word_detector(model.search_cells(
             x if name == 'simple' else torch.from_numpy(x)))
         np.testing.assert_allclose(evidence, wanted, atol=0.01 if quantize == 'none' else 0.5)
-        assert len(model.word_detector.likely(evidence, [0])) < len(evidence) / 2
+        shares = 1 / (1 + np.exp(-evidence - plain.words.usual.numpy()))
+        np.testing.assert_allclose(model.word_detector.shares(evidence), shares, atol=1e-5)
         captions.add(model.caption(photograph).text)
         model.search_options['word_gain'] = 0
         assert model.caption(photograph).text not in captions

@@ -40,7 +40,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--checkpoint', metavar='FILE', default='', help='default: the one that is shipped')
     parser.add_argument(
-        '--beam', type=int, default=3, help='beam size; 1 is greedy (default: %(default)s)')
+        '--beam', type=int, default=5, help='beam size; 1 is greedy (default: %(default)s)')
     parser.add_argument(
         '--max-length', type=int, default=20, help='in words (default: %(default)s)')
     parser.add_argument(

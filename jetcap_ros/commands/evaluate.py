@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', metavar='IMAGES', help='folder of pictures')
     parser.add_argument('--model', choices=('server', 'mobilenet', 'simple'),
                         default='mobilenet')
-    parser.add_argument('--beam', type=int, default=3, help='beam size (default: 3)')
+    parser.add_argument('--beam', type=int, default=5, help='beam size (default: 5)')
     parser.add_argument('--max-length', type=int, default=20, help='in words (default: 20)')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='val')
     parser.add_argument('--limit', type=int, default=0, metavar='N',

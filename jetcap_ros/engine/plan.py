@@ -20,6 +20,7 @@ Nothing is loaded for it. The needs are those that the loader asks for (`stages.
 
 from dataclasses import dataclass, field
 import importlib.util
+import math
 import os
 from typing import Any
 
@@ -225,14 +226,14 @@ def _advice(plan: ModelPlan, settings: CaptionerSettings) -> str:
     """Return the smallest change that lets a model in that memory keeps out."""
     stages = [step for step in plan.steps if step.name != 'min_available_memory_mb']
     short = max(step.required_mb - step.available_mb for step in plan.steps)
-    advice = f'{short:.0f} MB more must be available'
+    advice = f'{math.ceil(short)} MB more must be available'
     short_of_stages = max(step.required_mb - step.available_mb for step in stages)
     available = plan.steps[0].available_mb
     if short_of_stages <= 0:
-        return f'{advice}, or min_available_memory_mb be {available:.0f} at most'
+        return f'{advice}, or min_available_memory_mb be {math.floor(available)} at most'
     if short_of_stages <= settings.reserve_memory_mb:
         reserve = settings.reserve_memory_mb - short_of_stages
-        advice += f', or reserve_memory_mb be {reserve:.0f} at most'
+        advice += f', or reserve_memory_mb be {math.floor(reserve)} at most'
         if settings.min_available_memory_mb > available and plan.model == 'mobilenet':
             advice += f' and min_available_memory_mb {available:.0f}'
     return advice

@@ -60,7 +60,7 @@ class CaptionerSettings:
     configure_timeout_s: float = 120.0
     inference_timeout_s: float = 10.0
     num_threads: int = 0
-    beam_size: int = 3
+    beam_size: int = 5
     max_length: int = 20
     recover: bool = True
     sleep_after_s: float = 0.0

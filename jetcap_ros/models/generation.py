@@ -40,6 +40,7 @@ class GeneratedCaption:
     text: str
     indices: list[int]
     log_probability: float  # mean of a token, in nats
+    value: float  # the same and what its words are worth: the score comes of it
     score: float  # 0..1, calibrated where the checkpoint says how
     attention: np.ndarray  # (7, 7), sums to 1: where the words looked, on average
 
@@ -50,8 +51,8 @@ class CaptioningModel:
 
     An image is a NumPy array, or a tensor where the model knows them.
 
-    :param calibration: 'slope' and 'intercept' of the logistic curve from the mean
-        log-probability of a token to the score; without them the score is the mean probability.
+    :param calibration: 'slope' and 'intercept' of the logistic curve from a caption's value to the
+        score; without them the score is the mean probability of a token.
     :param search_options: 'length_penalty' and 'block_ngram' of the beam search, 'say_once' (1: no
         word but small ones comes twice), and 'word_gain', the part that the word detector, if there
         is one, has in it.
@@ -97,11 +98,10 @@ class CaptioningModel:
             evidence = self.word_detector(cells)
             gains = word_gain * np.maximum(evidence, 0)
             gains[end] = 0
-            words = self.word_detector.likely(
-                evidence, [start, end, *options.get('forbidden', ())])
-            if words is not None:
+            shares = self.word_detector.shares(evidence)
+            if shares is not None:
                 return few_words_search(
-                    self.decoder, words, cells, start, end, max_length, beam_size, gains=gains,
+                    self.decoder, shares, cells, start, end, max_length, beam_size, gains=gains,
                     **options)
         if beam_size == 1 and gains is None and not any(options.values()):
             return greedy_search(self.search_decoder, cells, start, end, max_length)
@@ -121,7 +121,7 @@ class CaptioningModel:
         return [rev_word_map[index] for index in found.indices]
 
     def caption(
-            self, image: np.ndarray, beam_size: int = 3, max_length: int = 20) -> GeneratedCaption:
+            self, image: np.ndarray, beam_size: int = 5, max_length: int = 20) -> GeneratedCaption:
         """Caption an (H, W, 3) uint8 RGB picture; special tokens are never chosen."""
         vocabulary = self.vocabulary
         if vocabulary is None:
@@ -137,7 +137,7 @@ class CaptioningModel:
         side = math.isqrt(len(attention))
         return GeneratedCaption(
             vocabulary.sentence(found.indices), found.indices, found.mean_log_probability,
-            self.score(found), attention.reshape(side, side))
+            found.value, self.score(found), attention.reshape(side, side))
 
     @functools.cached_property
     def _relatives(self) -> Mapping[int, list[int]]:
@@ -145,10 +145,9 @@ class CaptioningModel:
 
     def score(self, found: Hypothesis) -> float:
         """Return how far a caption can be trusted, 0..1."""
-        x = found.mean_log_probability
         if not self.calibration:
-            return math.exp(x)
-        logit = self.calibration['slope'] * x + self.calibration['intercept']
+            return math.exp(found.mean_log_probability)
+        logit = self.calibration['slope'] * found.value + self.calibration['intercept']
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
 
     @staticmethod

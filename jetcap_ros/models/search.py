@@ -44,6 +44,12 @@ class Hypothesis:
     indices: list[int]  # with <end>, if it came to an end; without <start>
     log_probability: float  # the sum over the indices
     attention: np.ndarray  # (T, L): where each word looked
+    worth: float = 0.0  # what its words add to its value, see `beam_search`
+
+    @property
+    def value(self) -> float:
+        """Return what tells good captions from others."""
+        return self.mean_log_probability + self.worth
 
     @property
     def mean_log_probability(self) -> float:
@@ -96,12 +102,17 @@ class _Beam(NamedTuple):
         """Return what captions are compared by."""
         return self.total / math.pow(len(self.words), length_penalty)
 
+    def worth(self, of_words: np.ndarray | None) -> float:
+        """Return what its words, each once, are worth."""
+        return 0.0 if of_words is None else float(of_words[list(set(self.words))].sum())
+
 
 def beam_search(
         decoder: SearchDecoder, cells: Any, start: int, end: int, max_length: int = 20,
         beam_size: int = 3, forbidden: Sequence[int] = (), length_penalty: float = 0.0,
         block_ngram: int = 0, gains: np.ndarray | None = None,
-        relatives: Mapping[int, Sequence[int]] | None = None) -> Hypothesis:
+        relatives: Mapping[int, Sequence[int]] | None = None,
+        worth: np.ndarray | None = None) -> Hypothesis:
     """
     Follow the `beam_size` most probable beginnings of a caption.
 
@@ -110,6 +121,7 @@ def beam_search(
     :param block_ngram: no run of this many words comes twice; 0 allows it.
     :param gains: (V,) what is added to the logits of the words that a caption does not hold yet.
     :param relatives: of a word, those that do not come once it is said.
+    :param worth: (V,) what each word adds to the value of a finished caption that holds it.
     :raises ValueError: for an absurd beam size or length.
     """
     check_bounds(beam_size, max_length)
@@ -150,8 +162,10 @@ def beam_search(
         words = np.array([beam.words[-1] for beam in beams])
         state = decoder.select(state, np.array(rows))
     # None has finished where all were cut off at max_length.
-    found = max(finished or beams, key=lambda beam: beam.value(length_penalty))
-    return Hypothesis(found.words, found.total, np.array(found.attention))
+    found = max(
+        finished or beams, key=lambda beam: beam.value(length_penalty) + beam.worth(worth))
+    return Hypothesis(
+        found.words, found.total, np.array(found.attention), found.worth(worth))
 
 
 def _scores(

@@ -19,11 +19,10 @@ Fang et al. 2015, "From Captions to Visual Concepts and Back", detect words to b
 captions of; here they raise the logits of the search.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
-from .checkpoint import LIKELY
 from .decoder import MakeProduct
 from .errors import CheckpointError
 from .weight import Weight
@@ -35,7 +34,7 @@ class WordDetector:
 
     :param read: gives the parameter of a name, each asked for once.
     :param product: makes the product x @ weight.T + bias from a Weight and its bias.
-    :param few_words: it will be asked which words are likely.
+    :param few_words: it will be asked in which part of the captions words are.
     :raises CheckpointError: if its weights are damaged.
     """
 
@@ -57,8 +56,9 @@ class WordDetector:
         evidence: np.ndarray = self._out(np.maximum(self._hidden(x), 0))[0]
         return evidence
 
-    def likely(self, evidence: np.ndarray, always: Sequence[int]) -> np.ndarray | None:
-        """Return the most likely words, and these, by index; None without `few_words`."""
+    def shares(self, evidence: np.ndarray) -> np.ndarray | None:
+        """Return (V,): in which part of an image's captions each word is; None if not known."""
         if self._usual is None:
             return None
-        return np.union1d(np.argpartition(evidence + self._usual, -LIKELY)[-LIKELY:], always)
+        shares: np.ndarray = 1 / (1 + np.exp(-np.clip(evidence + self._usual, -30, 30)))
+        return shares

@@ -109,7 +109,7 @@ PARAMETERS = (
                   'A frame that differs less from the last captioned one, in mean grey levels of '
                   'a coarse grid, gets the same caption again without asking the model; 0: none '
                   'does.', (0.0, 255.0), live=True),
-    ParameterSpec('beam_size', 3, 'Beams of the search; 1: greedy.', (1, MAX_BEAM_SIZE),
+    ParameterSpec('beam_size', 5, 'Beams of the search; 1: greedy.', (1, MAX_BEAM_SIZE),
                   live=True),
     ParameterSpec('max_length', 20, 'Longest caption, in words.', (1, MAX_LENGTH), live=True),
     ParameterSpec('prompt', DEFAULT_PROMPT,

@@ -13,7 +13,10 @@
 # limitations under the License.
 
 """
-A score a robot can act on: from the mean log-probability of a caption's tokens to 0..1.
+A score a robot can act on: from the value of a caption to 0..1.
+
+The value is the mean log-probability of its tokens, and what its words are worth where a word
+detector knows how likely they are.
 
 The score is the estimated probability that the caption is a good one: that it agrees with what
 people said of the picture (CIDEr-D) at least as well as the median human caption agrees with the
@@ -45,20 +48,20 @@ class Calibration:
     ranking: float  # probability that a good caption scores above one that is not (AUC)
     curve: list[tuple[float, float, int]]  # of each bin: mean score, part that is good, count
 
-    def score(self, log_probability: float | np.ndarray) -> np.ndarray:
-        """Return the score of a mean log-probability, or of an array of them."""
-        return _sigmoid(self.slope * np.asarray(log_probability) + self.intercept)
+    def score(self, value: float | np.ndarray) -> np.ndarray:
+        """Return the score of a value, or of an array of them."""
+        return _sigmoid(self.slope * np.asarray(value) + self.intercept)
 
 
 def calibrate(
-        log_probabilities: Sequence[float], captions: Sequence[str],
+        values: Sequence[float], captions: Sequence[str],
         references: Sequence[Sequence[str]]) -> Calibration:
     """
     Fit the curve.
 
     The figures come from two halves, each predicted by the curve of the other one.
 
-    :param log_probabilities: mean over a caption's tokens, in nats.
+    :param values: of the captions.
     :raises UserError: if there are too few captions, or all of one kind.
     """
     tokens = [[tokenize(caption) for caption in group] for group in references]
@@ -75,7 +78,7 @@ def calibrate(
     if good.all() or not good.any():
         raise UserError(
             f'calibration needs good and bad captions, and all are {"good" if good[0] else "bad"}')
-    x = np.array(log_probabilities, float)
+    x = np.array(values, float)
     slope, intercept = _fit(x, good)
     half = np.arange(len(x)) % 2
     predicted = np.empty(len(x))

@@ -52,7 +52,7 @@ class Result:
     file: str
     source: str
     caption: str
-    log_probability: float | None  # mean of a token, in nats; None of a server that does not tell
+    value: float | None  # what the score is made of; None of a server that does not tell
     score: float | None
     references: list[str]
     attention: list[list[float]] | None  # (7, 7): where the words looked, on average
@@ -112,7 +112,7 @@ def caption_pictures(
 def _caption(model: Any, image: np.ndarray, settings: CaptionerSettings) -> dict[str, Any]:
     found = model.caption(image, settings.beam_size, settings.max_length)
     return {
-        'caption': found.text, 'log_probability': found.log_probability, 'score': found.score,
+        'caption': found.text, 'value': found.value, 'score': found.score,
         'attention': found.attention.round(4).tolist()}
 
 
@@ -121,7 +121,7 @@ def _ask(model: Any, image: np.ndarray, settings: CaptionerSettings) -> dict[str
         jpeg_within(image, settings.server_image_size), settings.prompt, settings.max_length,
         settings.inference_timeout_s)
     return {
-        'caption': found.text, 'log_probability': math.log(found.score) if found.score else None,
+        'caption': found.text, 'value': math.log(found.score) if found.score else None,
         'score': found.score, 'attention': None}
 
 
@@ -195,14 +195,14 @@ def evaluate(args: argparse.Namespace, settings: CaptionerSettings) -> tuple[lis
     if args.calibrate:
         human = [r for r in results if r.by_people]
         fitted = calibrate(
-            [r.log_probability or 0.0 for r in human], [r.caption for r in human],
+            [r.value or 0.0 for r in human], [r.caption for r in human],
             [r.references for r in human])
         for result in results:
-            result.score = float(fitted.score(result.log_probability or 0.0))
+            result.score = float(fitted.score(result.value or 0.0))
         _store(args.checkpoint, fitted, lazy.model.search_options)
         texts.append(
-            f'score = 1 / (1 + exp(-({fitted.slope:.4f} x + {fitted.intercept:.4f}))), x the mean '
-            f'log-probability\na caption is good from CIDEr-D {fitted.threshold:.1f} '
+            f'score = 1 / (1 + exp(-({fitted.slope:.4f} x + {fitted.intercept:.4f}))), x the value '
+            f'of a caption\na caption is good from CIDEr-D {fitted.threshold:.1f} '
             f'({100 * fitted.good:.1f} % are); calibration error {fitted.expected_error:.3f}, '
             f'ranking {fitted.ranking:.3f}; stored in {args.checkpoint}')
     java = has_java()
