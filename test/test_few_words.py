@@ -14,7 +14,9 @@
 
 """Test the search among the few words that an image may call for."""
 
+from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 from jetcap_ros.models import few_words
+from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.decoder import Decoder, table_product
 from jetcap_ros.models.search import beam_search
 from jetcap_ros.models.weight import quantize_rows, Weight
@@ -94,3 +96,7 @@ def test_a_word_is_as_likely_as_the_image_and_what_is_usual_make_it():
     shares = detector.shares(detector(np.array([[2, 0], [0, 2]], np.float32)))
     np.testing.assert_allclose(shares, [0.5, 0.5, 1 / (1 + np.exp(3)), 1], atol=1e-6)
     assert WordDetector(read.__getitem__, table_product).shares(usual) is None
+
+
+def test_the_shipped_checkpoint_chooses_few_words():
+    assert read_checkpoint(SHIPPED_CHECKPOINT).few_words
