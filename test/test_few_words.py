@@ -21,7 +21,6 @@ from jetcap_ros.models.decoder import Decoder, table_product
 from jetcap_ros.models.search import beam_search
 from jetcap_ros.models.weight import quantize_rows, Weight
 from jetcap_ros.models.word_detector import WordDetector
-from model_files import decoder_state
 import numpy as np
 import pytest
 
@@ -29,12 +28,23 @@ WORDS, CHANNELS, START, END, PAD = 60, 24, 4, 6, 3
 
 
 def decoder(few_words, quantized):
-    state = {name: tensor.numpy() for name, tensor in decoder_state(CHANNELS, WORDS).items()}
+    rng = np.random.default_rng(0)
+    embed, hidden, attention = 13, 35, 17
+    shapes = {
+        'embedding.weight': (WORDS, embed), 'decode_step.weight_ih': (3 * hidden, embed + CHANNELS),
+        'decode_step.weight_hh': (3 * hidden, hidden), 'decode_step.bias_ih': (3 * hidden,),
+        'decode_step.bias_hh': (3 * hidden,), 'init_h.weight': (hidden, CHANNELS),
+        'init_h.bias': (hidden,), 'fc.weight': (WORDS, hidden), 'fc.bias': (WORDS,),
+        'encoder_att.weight': (attention, CHANNELS), 'encoder_att.bias': (attention,),
+        'decoder_att.weight': (attention, hidden), 'decoder_att.bias': (attention,),
+        'full_att.weight': (1, attention)}
+    state = {
+        name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
     def read(name):
         values = state[name]
         return quantize_rows(values) if quantized and values.ndim > 1 else Weight(values)
-    return Decoder(read, 13, 35, 17, table_product, few_words=few_words)
+    return Decoder(read, embed, hidden, attention, table_product, few_words=few_words)
 
 
 class Masked:
