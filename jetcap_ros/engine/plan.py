@@ -235,7 +235,7 @@ def _advice(plan: ModelPlan, settings: CaptionerSettings) -> str:
         reserve = settings.reserve_memory_mb - short_of_stages
         advice += f', or reserve_memory_mb be {math.floor(reserve)} at most'
         if settings.min_available_memory_mb > available and plan.model == 'mobilenet':
-            advice += f' and min_available_memory_mb {available:.0f}'
+            advice += f' and min_available_memory_mb {math.floor(available)}'
     return advice
 
 

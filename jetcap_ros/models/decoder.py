@@ -79,10 +79,8 @@ class Decoder:
         self._from_state = product(
             concatenate([read(layer.format('weight')) for layer in layers]),
             np.concatenate([read(layer.format('bias')).values for layer in layers]))
-        self._words_apart: tuple[Weight, np.ndarray] | None = None
-        if few_words:
-            self._words_apart = read('fc.weight'), read('fc.bias').values
-            self._make_to_all = functools.partial(image_product, *self._words_apart)
+        self._image_product = image_product
+        self._words_apart = (read('fc.weight'), read('fc.bias').values) if few_words else None
         inputs = read('decode_step.weight_ih')
         self._from_word = Weight(
             np.ascontiguousarray(inputs.values[:, :embed_dim]), inputs.scale)
@@ -116,7 +114,8 @@ class Decoder:
 
     @functools.cached_property
     def _to_all(self) -> Product:
-        return self._make_to_all()
+        assert self._words_apart is not None
+        return self._image_product(*self._words_apart)
 
     def to_few(self, words: np.ndarray) -> Product:
         """Return what (K, H) states say to (N,) words: (K, N); for a decoder of `few_words`."""

@@ -149,8 +149,9 @@ def unpack(packed: Checkpoint) -> dict[str, Any]:
         model.words = WordLayers(
             len(packed.vocabulary), encoder.out_channels, *packed.words['hidden.bias'])
     with WeightReader(packed) as reader:
-        for name in packed.parameter_shapes():
-            model.get_parameter(name).data.copy_(torch.from_numpy(reader.array(name)))
+        model.load_state_dict({
+            name: torch.from_numpy(reader.array(name).copy())
+            for name in packed.parameter_shapes()})
     return checkpoint_contents(model, packed.vocabulary)
 
 
