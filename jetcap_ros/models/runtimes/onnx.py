@@ -47,6 +47,8 @@ class _Sessions:
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3  # errors
+        # Threads that wait for more would take half a core from what NumPy does next.
+        options.add_session_config_entry('session.force_spinning_stop', '1')
         try:
             with graph:
                 return onnxruntime.InferenceSession(
@@ -64,12 +66,16 @@ class _Sessions:
         session = self.load(encoder_graph(blocks, read, size), self._num_threads)
         return lambda image: _run(session, image=image)
 
-    def product(self, weight: Weight, bias: np.ndarray) -> Product:
+    def image_product(self, weight: Weight, bias: np.ndarray) -> Product:
+        """Return a product of many rows."""
+        return self.product(weight, bias, self._num_threads)
+
+    def product(self, weight: Weight, bias: np.ndarray, num_threads: int = 1) -> Product:
         """Return a product; int8 weights meet their input in two parts, as in torch."""
         if weight.scale is None:
-            session = self.load(linear_graph(weight, bias))
+            session = self.load(linear_graph(weight, bias), num_threads)
             return lambda x: _run(session, x=x)
-        session = self.load(integer_graph(weight.values, LEVELS))
+        session = self.load(integer_graph(weight.values, LEVELS), num_threads)
         scale = weight.scale
 
         def product(x: np.ndarray) -> np.ndarray:
@@ -88,7 +94,7 @@ def onnx_runtime(num_threads: int) -> Runtime:
     sessions = _Sessions(num_threads)
     return Runtime(
         f'ONNX Runtime {onnxruntime.__version__}', sessions.encoder, sessions.product,
-        sessions.product)  # int8 weights stay what they are
+        sessions.image_product)  # int8 weights stay what they are
 
 
 def _run(session: Any, **inputs: np.ndarray) -> np.ndarray:
