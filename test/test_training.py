@@ -29,6 +29,7 @@ from jetcap_ros.cli import main
 from jetcap_ros.engine.lazy_loader import LazyModel
 from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 from jetcap_ros.errors import UserError
+from jetcap_ros.images.picture import read_picture
 from jetcap_ros.images.preprocessing import normalize, squash
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.encoder import MobileNetEncoder
@@ -239,6 +240,33 @@ def test_start_from_a_packed_file(drawn, trained, tmp_path):
         for name in read_checkpoint(str(packed)).parameter_shapes():
             np.testing.assert_allclose(
                 one.array(name), other.array(name), rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_a_checkpoint_learns_words_it_does_not_know(drawn, detecting, tmp_path, capsys):
+    rows = (drawn / 'captions.jsonl').read_text()
+    (tmp_path / 'captions.jsonl').write_text(rows.replace('circle', 'glorb'))
+    command = arguments(
+        drawn, tmp_path / 'out', '--init', str(detecting / 'model.pth'), '--stages', 'frozen',
+        '--set', 'frozen.epochs=8', '--set', 'frozen.learning_rate=0.01')
+    command[1] = str(tmp_path / 'captions.jsonl')
+    assert main(command) == 0
+    old = load_checkpoint(str(detecting / 'model.pth'))
+    assert f'{old["vocab_size"]} words, 1 of the captions are new' in capsys.readouterr().err
+    first, new = (
+        load_checkpoint(str(tmp_path / 'out' / name)) for name in ('0_initial.pth', 'model.pth'))
+    word = new['word_map']['glorb']
+    assert word == old['vocab_size'] == new['vocab_size'] - 1
+    assert {name: index for name, index in new['word_map'].items() if index < word} \
+        == old['word_map']
+    for name, rows in old['model_state_dict'].items():
+        assert torch.equal(first['model_state_dict'][name][:len(rows)] if rows.ndim else rows,
+                           rows), name
+    assert first['model_state_dict']['words.out.bias'][word] == 0
+    model = build_model(new).eval()
+    model.vocabulary = Vocabulary.from_map(new['word_map'])
+    said = [model.caption(read_picture(str(drawn / 'images' / f'{number}.png'))).text
+            for number in range(0, 10, 2)]
+    assert sum('glorb' in text for text in said) >= 4, said
 
 
 def test_a_damaged_packed_file_is_no_start(drawn, trained, tmp_path, capsys):

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="torchvision's weights of the encoder; without it torchvision "
                              "downloads them; 'none': random ones")
     parser.add_argument('--init', metavar='FILE',
-                        help='start from this checkpoint (.pth, or packed), with its vocabulary')
+                        help='start from this checkpoint (.pth, or packed), with its vocabulary '
+                             'and the words of the captions that it does not know')
     parser.add_argument('--teacher', action='append', default=[], metavar='FILE',
                         help='a trained checkpoint that stages with `distillation` learn from; '
                              'may be repeated')

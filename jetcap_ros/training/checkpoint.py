@@ -104,6 +104,31 @@ def load_weights(model: MobileNetCaptioningModel, contents: Mapping[str, Any]) -
     model.load_state_dict(state)
 
 
+def add_words(contents: dict[str, Any], words: Sequence[str]) -> None:
+    """
+    Give the contents of a `.pth` file those of the words that it does not know yet.
+
+    What a new word means is the mean of all words, it is as unlikely as the least likely one, and
+    the word detector expects it nowhere: training has to teach the rest.
+    """
+    word_map = dict(contents['word_map'])
+    for word in words:
+        word_map.setdefault(word, len(word_map))
+    state, count = contents['model_state_dict'], len(word_map) - len(contents['word_map'])
+    first = {
+        'decoder.embedding.weight': torch.mean, 'decoder.fc.weight': torch.mean,
+        'decoder.fc.bias': torch.amin, 'words.usual': torch.amin,
+        'words.out.weight': torch.zeros_like, 'words.out.bias': torch.zeros_like}
+    for name, row in first.items():
+        if name in state:
+            rows = state[name]
+            new = row(rows[:1])[0] if row is torch.zeros_like else row(rows, dim=0)
+            state[name] = torch.cat([rows, new.expand(count, *rows.shape[1:])])
+    contents.update(
+        word_map=word_map, rev_word_map={index: word for word, index in word_map.items()},
+        vocab_size=len(word_map))
+
+
 def without_words(contents: dict[str, Any]) -> None:
     """Take the word detector out of the contents of a `.pth` file."""
     contents['model_state_dict'] = {

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from .caption_files import CaptionedPicture, read_caption_files
-from .checkpoint import build_model, checkpoint_contents, load_checkpoint
+from .checkpoint import add_words, build_model, checkpoint_contents, load_checkpoint
 from .config import check_stages, make_stage, read_config, TrainingConfig, write_config
 from .dataset import prepare_vocabulary
 from .decoding import initialize
@@ -54,9 +54,14 @@ def train(args: argparse.Namespace) -> tuple[str, bool]:
     _record(config, args.out)
     torch.manual_seed(config.seed)
     initial = _read_initial(args.init, config) if args.init else None
-    vocabulary = Vocabulary.from_map(initial['word_map']) if initial \
-        else prepare_vocabulary(pictures, config)
-    if not initial:
+    vocabulary = prepare_vocabulary(pictures, config)
+    if initial:
+        known = initial['vocab_size']
+        add_words(initial, vocabulary.words)
+        vocabulary = Vocabulary.from_map(initial['word_map'])
+        print(f'{args.init}: {known} words, {len(vocabulary) - known} of the captions are new',
+              file=sys.stderr)
+    else:
         model = MobileNetCaptioningModel(
             len(vocabulary), config.embed_dim, config.decoder_dim, config.attention_dim,
             config.encoder)
