@@ -115,15 +115,17 @@ def add_words(contents: dict[str, Any], words: Sequence[str]) -> None:
     for word in words:
         word_map.setdefault(word, len(word_map))
     state, count = contents['model_state_dict'], len(word_map) - len(contents['word_map'])
-    first = {
-        'decoder.embedding.weight': torch.mean, 'decoder.fc.weight': torch.mean,
-        'decoder.fc.bias': torch.amin, 'words.usual': torch.amin,
-        'words.out.weight': torch.zeros_like, 'words.out.bias': torch.zeros_like}
-    for name, row in first.items():
-        if name in state:
-            rows = state[name]
-            new = row(rows[:1])[0] if row is torch.zeros_like else row(rows, dim=0)
-            state[name] = torch.cat([rows, new.expand(count, *rows.shape[1:])])
+    for name in (
+            'decoder.embedding.weight', 'decoder.fc.weight', 'decoder.fc.bias',
+            'words.out.weight', 'words.out.bias', 'words.usual'):
+        rows = state.get(name)
+        if rows is None:  # without a word detector
+            continue
+        if name.startswith('words.out'):
+            row = torch.zeros_like(rows[0])
+        else:
+            row = rows.mean(dim=0) if rows.ndim == 2 else rows.min()
+        state[name] = torch.cat([rows, row.expand(count, *row.shape)])
     contents.update(
         word_map=word_map, rev_word_map={index: word for word, index in word_map.items()},
         vocab_size=len(word_map))
