@@ -52,7 +52,7 @@ from jetcap_ros.training.features import cache_features, random_views, view
 from jetcap_ros.training.meteor import sentence_meteor
 from jetcap_ros.training.pictures import present_pictures
 from jetcap_ros.training.rewards import Rewards
-from jetcap_ros.training.task import Split
+from jetcap_ros.training.task import Split, Task
 from jetcap_ros.training.teachers import Teachers
 import numpy as np
 import pytest
@@ -396,6 +396,18 @@ def test_objects_that_a_detector_saw_are_wanted_words():
     word_map = vocabulary.word_map
     assert shares[word_map['red']] == 1
     assert shares[word_map['cup']] == pytest.approx(0.3)  # and no word of its own for a tie
+
+
+def test_a_word_is_as_usual_as_in_the_pictures_that_an_epoch_shows():
+    vocabulary = build_vocabulary([['a', 'big', 'red', 'cup', 'door']], 1)
+    pictures = [CaptionedPicture('0', 'train', ['A red cup'], 'table')] + [
+        CaptionedPicture(str(i), 'train', ['A big door', 'A red door'], 'wall') for i in range(1, 4)]
+    config = TrainingConfig(source_weights={'table': 6.0, 'wall': 0.5})
+    train = Split(pictures, config, vocabulary, {})
+    task = Task(config, vocabulary, train, train, '', '', 'cpu', Teachers([], vocabulary, 'cpu'))
+    shares = torch.sigmoid(task.usual).numpy()
+    for word, expected in (('cup', 6 / 7.5), ('door', 1.5 / 7.5), ('red', 6.75 / 7.5)):
+        assert shares[vocabulary.word_map[word]] == pytest.approx(expected, abs=1e-4)
 
 
 def test_pictures_with_few_captions_teach_likelihood(drawn, trained, tmp_path):

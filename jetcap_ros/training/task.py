@@ -73,7 +73,7 @@ class Split:
 
     def order(self, weights: Mapping[str, float], random: np.random.Generator) -> np.ndarray:
         """Return the pictures of an epoch, each as often as its source's weight says."""
-        wanted = np.array([weights.get(source, 1.0) for source in self.sources])
+        wanted = self.wanted(weights)
         times = np.floor(wanted).astype(int)
         left = epoch_size(wanted) - times.sum()
         if left > 0:
@@ -83,7 +83,11 @@ class Split:
 
     def count(self, weights: Mapping[str, float]) -> int:
         """Return how many pictures `order` gives."""
-        return epoch_size(np.array([weights.get(source, 1.0) for source in self.sources]))
+        return epoch_size(self.wanted(weights))
+
+    def wanted(self, weights: Mapping[str, float]) -> np.ndarray:
+        """Return (N,): how often each picture comes in an epoch, as its source's weight says."""
+        return np.array([weights.get(source, 1.0) for source in self.sources])
 
 
 def epoch_size(weights: np.ndarray) -> int:
@@ -128,11 +132,13 @@ class Task:
     @functools.cached_property
     def usual(self) -> torch.Tensor:
         """Return (V,) log-odds of each word in a training picture of which nothing is known."""
-        count, step = len(self.train.files), 256
+        wanted, step = self.train.wanted(self.config.source_weights), 256
         total = sum(
-            self.train.shares(np.arange(first, min(first + step, count))).sum(axis=0)
-            for first in range(0, count, step))
-        return torch.logit(torch.from_numpy(total / count), LEAST_SHARE).to(self.device)
+            wanted[first:first + step] @ self.train.shares(
+                np.arange(first, min(first + step, len(wanted))))
+            for first in range(0, len(wanted), step))
+        shares = torch.from_numpy(np.asarray(total / wanted.sum(), np.float32))
+        return torch.logit(shares, LEAST_SHARE).to(self.device)
 
     def pad(self, captions: Sequence[Sequence[Caption]]) -> np.ndarray:
         """Return (N, K, T) indices of K captions for each of N pictures, filled with <pad>."""
