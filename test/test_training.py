@@ -401,7 +401,7 @@ def test_objects_that_a_detector_saw_are_wanted_words():
 def test_a_word_is_as_usual_as_in_the_pictures_that_an_epoch_shows():
     vocabulary = build_vocabulary([['a', 'big', 'red', 'cup', 'door']], 1)
     pictures = [CaptionedPicture('0', 'train', ['A red cup'], 'table')] + [
-        CaptionedPicture(str(i), 'train', ['A big door', 'A red door'], 'wall') for i in range(1, 4)]
+        CaptionedPicture(name, 'train', ['A big door', 'A red door'], 'wall') for name in '123']
     config = TrainingConfig(source_weights={'table': 6.0, 'wall': 0.5})
     train = Split(pictures, config, vocabulary, {})
     task = Task(config, vocabulary, train, train, '', '', 'cpu', Teachers([], vocabulary, 'cpu'))
