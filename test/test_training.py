@@ -242,6 +242,15 @@ def test_start_from_a_packed_file(drawn, trained, tmp_path):
                 one.array(name), other.array(name), rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+def test_a_known_vocabulary_grows_and_needs_no_frequent_words():
+    captions = [['a', 'red', 'cup'], ['a', 'cup']]
+    known = ['<start>', 'a', '<end>']
+    assert build_vocabulary(captions, 2, known).words == [*known, 'cup']
+    assert build_vocabulary(captions, 9, known).words == known
+    with pytest.raises(UserError, match='9 times'):
+        build_vocabulary(captions, 9)
+
+
 def test_a_checkpoint_learns_words_it_does_not_know(drawn, detecting, tmp_path, capsys):
     rows = (drawn / 'captions.jsonl').read_text()
     (tmp_path / 'captions.jsonl').write_text(rows.replace('circle', 'glorb'))

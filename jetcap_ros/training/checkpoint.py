@@ -60,9 +60,7 @@ def checkpoint_contents(
             state[norm + '.num_batches_tracked'] = torch.zeros((), dtype=torch.long)
     return {
         'model_state_dict': state,
-        'word_map': dict(vocabulary.word_map),
-        'rev_word_map': dict(enumerate(vocabulary.words)),
-        'vocab_size': len(vocabulary),
+        **_words_of(vocabulary),
         'encoder': model.encoder.architecture,
         'embed_dim': decoder.embedding.embedding_dim,
         'decoder_dim': decoder.init_h.out_features,
@@ -104,17 +102,14 @@ def load_weights(model: MobileNetCaptioningModel, contents: Mapping[str, Any]) -
     model.load_state_dict(state)
 
 
-def add_words(contents: dict[str, Any], words: Sequence[str]) -> None:
+def add_words(contents: dict[str, Any], vocabulary: Vocabulary) -> None:
     """
-    Give the contents of a `.pth` file those of the words that it does not know yet.
+    Give the contents of a `.pth` file a vocabulary that begins with its own.
 
     What a new word means is the mean of all words, it is as unlikely as the least likely one, and
     the word detector expects it nowhere: training has to teach the rest.
     """
-    word_map = dict(contents['word_map'])
-    for word in words:
-        word_map.setdefault(word, len(word_map))
-    state, count = contents['model_state_dict'], len(word_map) - len(contents['word_map'])
+    state, count = contents['model_state_dict'], len(vocabulary) - len(contents['word_map'])
     for name in (
             'decoder.embedding.weight', 'decoder.fc.weight', 'decoder.fc.bias',
             'words.out.weight', 'words.out.bias', 'words.usual'):
@@ -126,9 +121,14 @@ def add_words(contents: dict[str, Any], words: Sequence[str]) -> None:
         else:
             row = rows.mean(dim=0) if rows.ndim == 2 else rows.min()
         state[name] = torch.cat([rows, row.expand(count, *row.shape)])
-    contents.update(
-        word_map=word_map, rev_word_map={index: word for word, index in word_map.items()},
-        vocab_size=len(word_map))
+    contents.update(_words_of(vocabulary))
+
+
+def _words_of(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return what a `.pth` file says of its vocabulary."""
+    return {
+        'word_map': dict(vocabulary.word_map), 'rev_word_map': dict(enumerate(vocabulary.words)),
+        'vocab_size': len(vocabulary)}
 
 
 def without_words(contents: dict[str, Any]) -> None:
@@ -177,7 +177,7 @@ def unpack(packed: Checkpoint) -> dict[str, Any]:
             len(packed.vocabulary), encoder.out_channels, *packed.words['hidden.bias'])
     with WeightReader(packed) as reader:
         model.load_state_dict({
-            name: torch.from_numpy(reader.array(name).copy())
+            name: torch.from_numpy(reader.array(name))
             for name in packed.parameter_shapes()})
     return checkpoint_contents(model, packed.vocabulary)
 

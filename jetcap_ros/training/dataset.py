@@ -33,19 +33,26 @@ def tokenize(caption: str) -> list[str]:
 
 
 def build_vocabulary(
-        captions: Iterable[Sequence[str]], min_count: int) -> Vocabulary:
-    """Return the vocabulary of tokenized captions: words that come at least `min_count` times."""
+        captions: Iterable[Sequence[str]], min_count: int, known: Sequence[str] = ()) -> Vocabulary:
+    """
+    Return the vocabulary of tokenized captions: words that come at least `min_count` times.
+
+    :param known: the words of a vocabulary that has to grow; they stay first, however rare.
+    """
     counts = Counter(word for caption in captions for word in caption)
     words = sorted(word for word, count in counts.items() if count >= min_count)
-    if not words:
+    if not words and not known:
         raise UserError(f'no word of the training captions comes {min_count} times (min_count)')
-    return Vocabulary([PAD, START, END, UNKNOWN] + words)
+    return Vocabulary([*dict.fromkeys([*(known or (PAD, START, END, UNKNOWN)), *words])])
 
 
-def prepare_vocabulary(pictures: Iterable[CaptionedPicture], config: TrainingConfig) -> Vocabulary:
-    """Return the vocabulary of the training captions."""
+def prepare_vocabulary(
+        pictures: Iterable[CaptionedPicture], config: TrainingConfig,
+        known: Sequence[str] = ()) -> Vocabulary:
+    """Return the vocabulary of the training captions, or a known one and their other words."""
     tokens = (tokenize(c) for p in pictures if p.split == 'train' for c in p.captions)
-    return build_vocabulary((t for t in tokens if len(t) >= config.min_words), config.min_count)
+    return build_vocabulary(
+        (t for t in tokens if len(t) >= config.min_words), config.min_count, known)
 
 
 def encode(caption: Sequence[str], vocabulary: Vocabulary, max_words: int) -> list[int]:

@@ -54,13 +54,12 @@ def train(args: argparse.Namespace) -> tuple[str, bool]:
     _record(config, args.out)
     torch.manual_seed(config.seed)
     initial = _read_initial(args.init, config) if args.init else None
-    vocabulary = prepare_vocabulary(pictures, config)
+    known = Vocabulary.from_map(initial['word_map']).words if initial else ()
+    vocabulary = prepare_vocabulary(pictures, config, known)
     if initial:
-        known = initial['vocab_size']
-        add_words(initial, vocabulary.words)
-        vocabulary = Vocabulary.from_map(initial['word_map'])
-        print(f'{args.init}: {known} words, {len(vocabulary) - known} of the captions are new',
-              file=sys.stderr)
+        add_words(initial, vocabulary)
+        print(f'{args.init}: {len(known)} words, {len(vocabulary) - len(known)} of the captions '
+              'are new', file=sys.stderr)
     else:
         model = MobileNetCaptioningModel(
             len(vocabulary), config.embed_dim, config.decoder_dim, config.attention_dim,
