@@ -22,12 +22,12 @@ import signal
 import sys
 import time
 
+from jetcap_ros.node.domain import reserve_domain
 import pytest
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
-from ros_domain import reserve_domain  # noqa: E402, from the folder of the line above
-from shared_memory import remove_orphans  # noqa: E402, likewise
+from shared_memory import remove_orphans  # noqa: E402, from the folder of the line above
 STARTED = time.time()
 # Before rclpy is loaded: nothing that runs beside the tests shall hear them, or be heard.
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'

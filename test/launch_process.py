@@ -22,8 +22,8 @@ import sys
 import tempfile
 import time
 
+from jetcap_ros.node.domain import reserve_domain
 import psutil
-from ros_domain import reserve_domain
 
 ROOT = Path(__file__).parent.parent
 RUN = """

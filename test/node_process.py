@@ -21,13 +21,13 @@ import time
 from typing import Any
 
 from jetcap_ros.node.client import NodeClient
+from jetcap_ros.node.domain import reserve_domain
 from lifecycle_msgs.msg import TransitionEvent
 from lifecycle_msgs.srv import GetState
 import numpy as np
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
-from ros_domain import reserve_domain
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger

@@ -18,11 +18,11 @@ import functools
 import sys
 import threading
 
+from jetcap_ros.node.domain import reserve_domain
 from jetcap_ros.node.executor import NodeExecutor
 import pytest
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
-from ros_domain import reserve_domain
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 import waiting

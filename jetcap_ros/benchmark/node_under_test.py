@@ -35,6 +35,7 @@ from std_msgs.msg import String
 
 from .camera import make_image
 from ..node.client import NodeClient
+from ..node.domain import reserve_domain
 from ..node.fast_dds import room_for_frames
 
 START_S = 30  # of the node, and for the services to be found
@@ -54,7 +55,10 @@ class Received:
 def prepare_network() -> dict[str, str]:
     """Keep to ourselves, lose no frame, and return the environment of the node, without that."""
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 100))
+    if 'ROS_DOMAIN_ID' not in os.environ:
+        domain, reserved = reserve_domain()
+        atexit.register(reserved.close)
+        os.environ['ROS_DOMAIN_ID'] = str(domain)
     environment = dict(os.environ)
     folder = tempfile.mkdtemp(prefix='jetcap-benchmark-')
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

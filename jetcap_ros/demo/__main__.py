@@ -32,6 +32,7 @@ import time
 from typing import Any, TYPE_CHECKING
 
 from ..errors import UserError
+from ..node.domain import reserve_domain
 from ..outputs import require_folder
 
 if TYPE_CHECKING:  # without ROS 2 there is no importing it
@@ -59,13 +60,15 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be beyond the terminal
         sys.stdout.reconfigure(errors='backslashreplace')
     # Nothing else on this network shall be disturbed, or disturb.
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
+    domain, reserved = reserve_domain()  # for as long as the file is open
+    os.environ['ROS_DOMAIN_ID'] = str(domain)
     os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
     try:
-        run(args.out, args.images, args.model)
+        with reserved:
+            run(args.out, args.images, args.model)
     except UserError as error:
         print(f'demo: {error}', file=sys.stderr)
         return 2

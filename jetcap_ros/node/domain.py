@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""A ROS domain of one's own, so that tests and processes do not hear each other."""
+"""A ROS domain of one's own, so that tests, demonstration and benchmark do not hear each other."""
 
 import fcntl
 import os
@@ -23,14 +23,17 @@ from typing import IO
 
 def reserve_domain() -> tuple[int, IO[str]]:
     """
-    Return a ROS domain that no other test on this machine uses, and what keeps it reserved.
+    Return a ROS domain that nobody else on this machine has reserved, and what keeps it so.
 
     The latter is an open file; closing it gives the domain back.
     """
     domains = list(range(1, 101))  # those whose ports are free of the system's own use
     random.shuffle(domains)
     for domain in domains:
-        lock = open(os.path.join(tempfile.gettempdir(), f'jetcap_ros_domain_{domain}'), 'w')
+        try:
+            lock = open(os.path.join(tempfile.gettempdir(), f'jetcap_ros_domain_{domain}'), 'w')
+        except PermissionError:  # another user's
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return domain, lock
