@@ -151,7 +151,8 @@ def test_packed_files_are_safetensors_of_tensors_and_json_alone(files, quantize)
                 np.int8 if quantize == 'int8' and is_quantized(values.shape) else np.float32)
         texts = file.metadata()
     assert set(texts) == {
-        'format', 'version', 'quantize', 'encoder', 'words', 'score_calibration', 'search'}
+        'format', 'version', 'quantize', 'encoder', 'words', 'score_calibration', 'search',
+        'image_size'}
     assert json.loads(texts['words']) == metadata.vocabulary.words
     with open(path, 'rb') as file:
         length, = struct.unpack('<Q', file.read(8))
@@ -251,7 +252,10 @@ def test_the_sha256_is_checked(files):
     ('search', lambda c: c.update(search=[1])),
     ('length_penalty', lambda c: c.update(search={'length_penalty': -1.0})),
     ('block_ngram', lambda c: c.update(search={'block_ngram': 1e300})),
-    ('word_gain', lambda c: c.update(search={'word_gain': -0.5}))])
+    ('word_gain', lambda c: c.update(search={'word_gain': -0.5})),
+    ('image_size', lambda c: c.update(image_size=100)),
+    ('image_size', lambda c: c.update(image_size=1 << 20)),
+    ('image_size', lambda c: c.update(image_size='224'))])
 def test_contents_that_do_not_fit_together(files, text, change):
     refused(files.changed(change), text)
 

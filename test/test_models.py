@@ -20,7 +20,9 @@ import subprocess
 import sys
 import textwrap
 
+from jetcap_ros.engine.captioner import Captioner
 from jetcap_ros.engine.lazy_loader import lazy_load_model_class, lazy_load_quantization, LazyModel
+from jetcap_ros.engine.settings import CaptionerSettings
 from jetcap_ros.engine.stages import CUDA_MB
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.encoder import MobileNetEncoder
@@ -139,6 +141,26 @@ def test_captions_of_both_models_agree_in_everything(small):
             assert one.attention.shape == (7, 7)
             assert one.attention.sum() == pytest.approx(1, abs=1e-4)
             np.testing.assert_allclose(one.attention, other.attention, atol=0.01)
+
+
+def test_a_checkpoint_says_how_large_the_pictures_are_that_it_sees(tmp_path):
+    contents = {**checkpoint(seed=7), 'image_size': 96}
+    plain, packed = str(tmp_path / 'plain.pth'), str(tmp_path / 'packed.safetensors')
+    torch.save(contents, plain)
+    pack(read_checkpoint(plain), packed, 'none')
+    assert read_checkpoint(packed).image_size == 96
+    image, found = picture(5, (120, 333)), []
+    for path, name in ((plain, 'mobilenet'), (packed, 'mobilenet'), (packed, 'simple')):
+        model = load(path, name)
+        assert model.as_input(image).shape == (1, 3, 96, 96)
+        found.append(model.caption(image, 3, 12))
+        assert found[-1].attention.shape == (3, 3)
+    assert found[0].text == found[1].text == found[2].text
+    settings = CaptionerSettings(checkpoint=packed, model='simple', beam_size=3, max_length=12)
+    with Captioner(settings) as captioner:
+        captioner.configure()
+        said = captioner.caption(image)
+    assert said.text == found[0].text and said.attention.shape == (3, 3)
 
 
 def test_words_that_are_no_longer_remembered_are_read_again(small, monkeypatch):

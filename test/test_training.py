@@ -242,6 +242,29 @@ def test_start_from_a_packed_file(drawn, trained, tmp_path):
                 one.array(name), other.array(name), rtol=1e-5, atol=1e-7, err_msg=name)
 
 
+def test_pictures_of_another_size(drawn, trained, tmp_path, capsys):
+    def size(folder):
+        return read_checkpoint(str(folder / 'model.pth')).image_size
+
+    assert size(trained) == 224
+    out, further = tmp_path / 'larger', tmp_path / 'further'
+    init = '--init', str(trained / 'model.pth')
+    stages = '--stages', 'frozen,fine-tune', '--set', 'frozen.epochs=1'
+    assert main(arguments(drawn, out, *init, *stages, '--set', 'image_size=64')) == 0
+    assert size(out) == 64
+    frames = {np.load(path, mmap_mode='r').shape[1:] for path in out.glob('cache/pictures_*.npy')}
+    assert frames == {(64, 64, 3)}
+    # What goes on from it sees the same size, if not told another.
+    assert main(arguments(
+        drawn, further, '--init', str(out / 'model.pth'), '--stages', 'frozen', '--set',
+        'frozen.epochs=0')) == 0
+    assert size(further) == 64
+    assert main([
+        'average', str(trained / 'model.pth'), str(out / 'model.pth'), '--out',
+        str(tmp_path / 'average.pth')]) == 2
+    assert 'not the image_size' in capsys.readouterr().err
+
+
 def test_a_known_vocabulary_grows_and_needs_no_frequent_words():
     captions = [['a', 'red', 'cup'], ['a', 'cup']]
     known = ['<start>', 'a', '<end>']
@@ -722,6 +745,7 @@ def test_missing_files_are_named(drawn, tmp_path, capsys):
     (('--set', 'warm.epochs=3'), "no stage 'warm'"),
     (('--set', 'decoder_dim=many'), 'expected int'),
     (('--set', 'encoder=resnet'), 'unknown encoder'),
+    (('--set', 'image_size=250'), 'a multiple of 32'),
     (('--stages', 'frozen,cold'), "unknown stage 'cold'"),
     (('--stages', 'words,fine-tune'), 'words: the last stage'),
     (('--encoder-weights', '/nowhere.pth'), '/nowhere.pth'),

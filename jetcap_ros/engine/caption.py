@@ -28,7 +28,7 @@ class Caption:
     score_kind: str | None  # 'calibrated', or 'token_probability': the mean of its tokens
     model: str  # that made it
     seconds: float  # in the worker
-    attention: np.ndarray | None  # (7, 7), sums to 1: where the words looked, where it is known
+    attention: np.ndarray | None  # (cells, cells), sums to 1: where the words looked; if known
 
     @property
     def words(self) -> list[str]:

@@ -149,7 +149,9 @@ class LazyModel:
         if self._awaited:
             return
         import numpy as np
-        model.caption(np.full((224, 224, 3), 128, np.uint8), max_length=WARM_UP_WORDS)
+        model.caption(
+            np.full((model.image_size, model.image_size, 3), 128, np.uint8),
+            max_length=WARM_UP_WORDS)
 
     def _load_server(self) -> 'ServerCaptioningModel':
         from ..models.server.model import ServerCaptioningModel, ServerOptions
@@ -235,4 +237,4 @@ class LazyModel:
         return MobileNetCaptioningModel(
             len(checkpoint.vocabulary), encoder=encoder, decoder=(),  # placed with its weights
             vocabulary=checkpoint.vocabulary, calibration=checkpoint.score_calibration,
-            search_options=checkpoint.search).eval()
+            search_options=checkpoint.search, image_size=checkpoint.image_size).eval()

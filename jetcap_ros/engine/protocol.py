@@ -28,7 +28,7 @@ import json
 import socket
 from typing import Any
 
-MAX_PACKET = 1 << 18  # bytes; a frame of 224x224x3 and its header take 150,000
+MAX_PACKET = 1 << 19  # bytes; the largest frame, 384x384x3, and its header take 443,000
 
 Pixels = bytes | memoryview
 

@@ -39,7 +39,6 @@ import numpy as np
 
 from . import protocol
 from .lazy_loader import LazyModel
-from ..images.preprocessing import SIZE
 from ..memory.file_pages import release_file_pages
 from ..memory.memory_utils import available_memory_mb
 from ..models.beside import Beside
@@ -150,7 +149,8 @@ def _caption(
         answer = {'text': said.text, 'score': said.score, 'attention': None}
         kind = None if said.score is None else 'token_probability'
     else:
-        frame = np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE, 3)
+        size = model.model.image_size
+        frame = np.frombuffer(pixels, np.uint8).reshape(size, size, 3)
         caption = model.model.caption(frame, message['beam_size'], message['max_length'])
         answer = {
             'text': caption.text, 'score': caption.score,
@@ -199,7 +199,8 @@ def main() -> None:
         model = _load(node, message['settings'])
         protocol.send(
             node, 'ready', rss_mb=model.rss_mb, facts=_facts(model, digest),
-            timings=model.timings)
+            timings=model.timings,
+            image_size=model.checkpoint.image_size if model.checkpoint else None)
         if select.select([node], [], [], UNASKED_S)[0]:
             _answer(node, model)
         release_file_pages()

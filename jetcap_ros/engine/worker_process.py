@@ -32,7 +32,7 @@ from .caption import Caption
 from .settings import CaptionerSettings
 from .stages import Stage
 from ..images.complaints import standard_error
-from ..images.preprocessing import jpeg_within, squash
+from ..images.preprocessing import jpeg_within, SIZE, squash
 from ..memory.memory_utils import is_stopped, oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not
@@ -111,6 +111,7 @@ class WorkerProcess:
         self.stages: list[Stage] = []
         self.facts: dict[str, Any] = {}  # what it says of its checkpoint and libraries
         self.timings: Any = None  # of the runtimes, for the next one like it
+        self._image_size = SIZE  # of the frames that it takes
         self._on_stage = on_stage
         self._log = log
         self.stage = 'start'
@@ -156,6 +157,7 @@ class WorkerProcess:
                     facts = message.get('facts')
                     self.facts = facts if isinstance(facts, dict) else {}
                     self.timings = message.get('timings')
+                    self._image_size = int(message.get('image_size') or SIZE)
                     self.rss_mb = float(message.get('rss_mb') or 0)
                     return
                 self._note(message)
@@ -170,7 +172,7 @@ class WorkerProcess:
         """
         pixels = (
             jpeg_within(image, settings.server_image_size) if self.name == 'server'
-            else squash(image).data.cast('B'))
+            else squash(image, self._image_size).data.cast('B'))
         with self._request:
             self.stage = 'caption'
             timeout = settings.inference_timeout_s

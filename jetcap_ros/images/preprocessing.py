@@ -16,30 +16,40 @@
 
 import numpy as np
 
-SIZE = 224  # pixels, of both sides
+SIZE = 224  # pixels, of both sides, where a checkpoint does not say another
+MAX_SIZE = 384
+STRIDE = 32  # pixels a cell of the encoder's features has
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet, red green blue
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 SCALE, SHIFT = 1 / (255 * STD), MEAN / STD
 
 
-def squash(image: np.ndarray) -> np.ndarray:
+def check_size(size: object) -> int:
+    """Return the size of an encoder's input, or raise ValueError if it cannot be one."""
+    if type(size) is not int or size % STRIDE or not STRIDE <= size <= MAX_SIZE:
+        raise ValueError(
+            f'image_size is {size!r}, expected a multiple of {STRIDE} up to {MAX_SIZE}')
+    return size
+
+
+def squash(image: np.ndarray, size: int = SIZE) -> np.ndarray:
     """
-    Resize to 224x224 without keeping the aspect ratio, as the training pictures were.
+    Resize to a square without keeping the aspect ratio, as the training pictures were.
 
     :param image: (H, W, 3) uint8, RGB.
-    :return: (224, 224, 3) uint8, contiguous.
+    :return: (size, size, 3) uint8, contiguous.
     :raises ValueError: if the image is not of that form or is empty.
     """
     _check(image)
-    if image.shape[:2] == (SIZE, SIZE):
+    if image.shape[:2] == (size, size):
         return np.ascontiguousarray(image)
     # The full model's worker gets frames of this size and never needs OpenCV.
     import cv2
 
     # Averaging the area keeps a shrunk picture free of aliasing.
-    shrinks = min(image.shape[:2]) >= SIZE
+    shrinks = min(image.shape[:2]) >= size
     return cv2.resize(
-        image, (SIZE, SIZE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def jpeg_within(image: np.ndarray, side: int, max_bytes: int = 200_000) -> bytes:

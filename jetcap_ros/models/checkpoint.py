@@ -33,6 +33,7 @@ from .errors import CheckpointError, MAX_PARAMETERS, reading
 from .safetensors_file import SafetensorsFile
 from .search_options import check_options
 from .vocabulary import Vocabulary
+from ..images.preprocessing import check_size, SIZE
 
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
@@ -57,6 +58,7 @@ class Checkpoint:
     score_calibration: dict[str, float] = field(default_factory=dict)
     search: dict[str, float] = field(default_factory=dict)  # options of the beam search
     words: dict[str, tuple[int, ...]] = field(default_factory=dict)  # shapes of the word detector
+    image_size: int = SIZE  # pixels, of both sides of what the encoder sees
 
     @property
     def embed_dim(self) -> int:
@@ -173,7 +175,8 @@ def _from_pth(
     return _checked(Checkpoint(
         path, False, architecture, blocks, vocabulary, decoder,
         score_calibration=_calibration(contents.get('score_calibration')),
-        search=_search(contents.get('search')), words=words))
+        search=_search(contents.get('search')), words=words,
+        image_size=check_size(contents.get('image_size', SIZE))))
 
 
 def _from_packed(path: str) -> Checkpoint:
@@ -197,7 +200,8 @@ def _from_packed(path: str) -> Checkpoint:
     checkpoint = _checked(Checkpoint(
         path, True, metadata['encoder'], blocks, vocabulary, decoder, quantize,
         _calibration(json.loads(metadata.get('score_calibration', '{}'))),
-        _search(json.loads(metadata.get('search', '{}'))), words))
+        _search(json.loads(metadata.get('search', '{}'))), words,
+        check_size(json.loads(metadata.get('image_size', str(SIZE))))))
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, shape in checkpoint.parameter_shapes().items():
         expected[name] = 'float32', shape

@@ -45,7 +45,7 @@ class _SqueezeExcitation(nn.Module):
 
 class MobileNetEncoder(nn.Module):
     """
-    A MobileNet without its classifier: (N, 3, 224, 224) images to (N, C, 7, 7) features.
+    A MobileNet without its classifier: (N, 3, 224, 224) images to (N, C, 7, 7) features, say.
 
     :param folded: batch normalization is folded into the convolutions, which then have a bias:
         the form for inference, and the one packed files hold.

@@ -42,7 +42,7 @@ class GeneratedCaption:
     log_probability: float  # mean of a token, in nats
     value: float  # the same and what its words are worth: the score comes of it
     score: float  # 0..1, calibrated where the checkpoint says how
-    attention: np.ndarray  # (7, 7), sums to 1: where the words looked, on average
+    attention: np.ndarray  # (cells, cells), sums to 1: where the words looked, on average
 
 
 class CaptioningModel:
@@ -56,6 +56,7 @@ class CaptioningModel:
     :param search_options: 'length_penalty' and 'block_ngram' of the beam search, 'say_once' (1: no
         word but small ones comes twice), and 'word_gain', the part that the word detector, if there
         is one, has in it.
+    :param image_size: pixels, of both sides of what the encoder sees.
     """
 
     name = ''
@@ -65,13 +66,14 @@ class CaptioningModel:
     def __init__(
             self, vocabulary: Vocabulary | None = None,
             calibration: Mapping[str, float] | None = None,
-            search_options: Mapping[str, float] | None = None) -> None:
+            search_options: Mapping[str, float] | None = None, image_size: int = SIZE) -> None:
         self.vocabulary = vocabulary
         self.calibration = dict(calibration or {})
         self.search_options = dict(search_options or {})
+        self.image_size = image_size
 
     def cells(self, image: Any) -> Any:
-        """Return the features of a normalized image (1, 3, 224, 224), a row each cell."""
+        """Return the features of a normalized image (1, 3, size, size), a row each cell."""
         raise NotImplementedError
 
     def search_cells(self, image: Any) -> Any:
@@ -114,7 +116,7 @@ class CaptioningModel:
         """
         Caption an image greedily.
 
-        :param image: normalized (1, 3, 224, 224), or an (H, W, 3) uint8 RGB picture.
+        :param image: normalized (1, 3, size, size), or an (H, W, 3) uint8 RGB picture.
         :return: the words, with <end> last if the caption came to its end.
         """
         found = self.search(self.as_input(image), word_map[START], word_map[END], max_len)
@@ -150,13 +152,12 @@ class CaptioningModel:
         logit = self.calibration['slope'] * found.value + self.calibration['intercept']
         return 1 / (1 + math.exp(-max(-30.0, min(30.0, logit))))
 
-    @staticmethod
-    def as_input(image: Any) -> Any:
+    def as_input(self, image: Any) -> Any:
         """Return the normalized image of a picture; one that is normalized stays as it is."""
         if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-            return normalize(squash(image))
-        if tuple(image.shape) != (1, 3, SIZE, SIZE):
+            return normalize(squash(image, self.image_size))
+        if tuple(image.shape) != (1, 3, self.image_size, self.image_size):
             raise ValueError(
-                f'expected a normalized (1, 3, {SIZE}, {SIZE}) image or an (H, W, 3) uint8 '
-                f'picture, got {tuple(image.shape)} {image.dtype}')
+                f'expected a normalized (1, 3, {self.image_size}, {self.image_size}) image or an '
+                f'(H, W, 3) uint8 picture, got {tuple(image.shape)} {image.dtype}')
         return image

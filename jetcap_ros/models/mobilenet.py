@@ -142,11 +142,11 @@ class _StepByStep:
 
 class MobileNetCaptioningModel(nn.Module, CaptioningModel):
     """
-    Captions images of 224x224.
+    Captions images.
 
     :param encoder: one of `architectures.ENCODERS`, or a MobileNetEncoder.
     :param decoder: instead of one of the sizes given; a Decoder for inference.
-    :param options: of CaptioningModel: vocabulary, calibration, search_options.
+    :param options: of CaptioningModel: vocabulary, calibration, search_options, image_size.
     """
 
     name = 'mobilenet'
@@ -165,7 +165,7 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
             vocab_size, embed_dim, decoder_dim, attention_dim, encoder.out_channels, dropout)
 
     def cells(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features of normalized images (N, 3, 224, 224) as (N, 49, C)."""
+        """Return the features of normalized images (N, 3, size, size) as (N, L, C)."""
         features: torch.Tensor = self.encoder(images)
         return features.flatten(2).transpose(1, 2)
 

@@ -43,7 +43,8 @@ def pack(checkpoint: Checkpoint, out: str, quantize: str = 'int8') -> int:
         'format': PACKED_FORMAT, 'version': PACKED_VERSION, 'quantize': quantize,
         'encoder': checkpoint.architecture, 'words': json.dumps(checkpoint.vocabulary.words),
         'score_calibration': json.dumps(checkpoint.score_calibration),
-        'search': json.dumps(checkpoint.search)}
+        'search': json.dumps(checkpoint.search),
+        'image_size': json.dumps(checkpoint.image_size)}
     try:
         write_safetensors(out, tensors, metadata)
     except SafetensorsError as error:

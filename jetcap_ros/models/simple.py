@@ -30,12 +30,11 @@ from .runtimes.blas import row_product
 from .runtimes.fastest import Fastest
 from .weight_reader import WeightReader
 from .word_detector import WordDetector
-from ..images.preprocessing import SIZE
 
 
 class SimpleCaptioningModel(CaptioningModel):
     """
-    Captions images of 224x224 without a deep learning framework.
+    Captions images without a deep learning framework.
 
     :param checkpoint: a packed one.
     :param runtimes: what it runs in.
@@ -49,7 +48,9 @@ class SimpleCaptioningModel(CaptioningModel):
             raise CheckpointError(
                 f'{checkpoint.path}: the simple model reads packed files only; make one with '
                 f'`jetcap pack {checkpoint.path} --out FILE.safetensors`')
-        super().__init__(checkpoint.vocabulary, checkpoint.score_calibration, checkpoint.search)
+        super().__init__(
+            checkpoint.vocabulary, checkpoint.score_calibration, checkpoint.search,
+            checkpoint.image_size)
         with WeightReader(checkpoint) as reader:
             # The decoder's few weights fill pages of 2 MB by themselves; the many small ones of the
             # encoder are given them in the main thread's heap alone.
@@ -57,7 +58,8 @@ class SimpleCaptioningModel(CaptioningModel):
             if not runtimes.timed:  # what is timed runs alone
                 decoder.wait()
             self._encoder = runtimes.encoder(
-                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'), SIZE)
+                checkpoint.blocks, lambda name: reader.read(f'encoder.{name}'),
+                self.image_size)
             decoder.result()
 
     def _load_decoder(
@@ -72,6 +74,6 @@ class SimpleCaptioningModel(CaptioningModel):
                 checkpoint.few_words)
 
     def cells(self, image: np.ndarray) -> np.ndarray:
-        """Return the features (49, C) of a normalized image (1, 3, 224, 224)."""
+        """Return the features (L, C) of a normalized image (1, 3, size, size)."""
         features: np.ndarray = self._encoder(np.asarray(image, np.float32))[0]
         return features.reshape(len(features), -1).T

@@ -33,7 +33,7 @@ class Batch:
 
     pictures: np.ndarray  # (N,) indices into the split
     cells: torch.Tensor  # (N, L, C)
-    images: torch.Tensor | None  # (N, 3, 224, 224) normalized, where the views are new
+    images: torch.Tensor | None  # (N, 3, size, size) normalized, where the views are new
     mirrored: np.ndarray  # (N,) which of them are
 
 
@@ -47,6 +47,7 @@ class PictureFeed:
 
     def __init__(self, task: Task, stage: Stage, model: MobileNetCaptioningModel) -> None:
         self._task, self._stage = task, stage
+        self._size = model.image_size
         self._encoder = model.encoder.eval().to(memory_format=torch.channels_last)
         blocks = len(model.encoder.blocks)
         self.block = blocks if stage.from_block is None else stage.from_block
@@ -56,7 +57,8 @@ class PictureFeed:
         if stage.views:
             self._train = self._features(task.train.files, stage.views)
         else:
-            self._pictures = cache_pictures(task.cache, task.train.files, task.images)
+            self._pictures = cache_pictures(
+                task.cache, task.train.files, task.images, self._size)
             if task.device != 'cpu':  # a GPU holds them all
                 self._on_gpu = torch.from_numpy(np.array(self._pictures)).to(task.device)
 
@@ -64,7 +66,7 @@ class PictureFeed:
         task = self._task
         return cache_features(
             task.cache, self._encoder, self.block, files, task.images, views,
-            task.config.bfloat16)
+            task.config.bfloat16, self._size)
 
     def draw(self, pictures: np.ndarray, random: np.random.Generator) -> Batch:
         """Return a view of each of these training pictures."""

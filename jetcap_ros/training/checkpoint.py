@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
+from ..images.preprocessing import SIZE
 from ..models.architectures import norm_epsilon, SqueezeExcitation
 from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.encoder import MobileNetEncoder
@@ -65,6 +66,7 @@ def checkpoint_contents(
         'embed_dim': decoder.embedding.embedding_dim,
         'decoder_dim': decoder.init_h.out_features,
         'attention_dim': decoder.encoder_att.out_features,
+        'image_size': model.image_size,
     }
 
 
@@ -78,7 +80,7 @@ def build_model(contents: Mapping[str, Any]) -> MobileNetCaptioningModel:
     encoder = MobileNetEncoder(contents['encoder'], folded=True)
     model = MobileNetCaptioningModel(
         len(contents['word_map']), contents['embed_dim'], contents['decoder_dim'],
-        contents['attention_dim'], encoder)
+        contents['attention_dim'], encoder, image_size=contents.get('image_size', SIZE))
     hidden = contents['model_state_dict'].get('words.hidden.bias')
     if hidden is not None:
         model.words = WordLayers(len(contents['word_map']), encoder.out_channels, len(hidden))
@@ -171,7 +173,7 @@ def unpack(packed: Checkpoint) -> dict[str, Any]:
     encoder = MobileNetEncoder(packed.architecture, packed.blocks, folded=True)
     model = MobileNetCaptioningModel(
         len(packed.vocabulary), packed.embed_dim, packed.decoder_dim, packed.attention_dim,
-        encoder)
+        encoder, image_size=packed.image_size)
     if packed.words:
         model.words = WordLayers(
             len(packed.vocabulary), encoder.out_channels, *packed.words['hidden.bias'])
@@ -204,6 +206,8 @@ def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) 
             raise UserError(f'{path}: not the vocabulary of {paths[0]}')
         if {name: tensor.shape for name, tensor in model.named_parameters()} != shapes:
             raise UserError(f'{path}: not the encoder and sizes of {paths[0]}')
+        if model.image_size != average.image_size:
+            raise UserError(f'{path}: not the image_size of {paths[0]}')
     with torch.no_grad():
         for tensor, *tensors in zip(*(model.parameters() for model in (average, *others))):
             # As differences, so that what no run has changed stays as it is to the last bit.

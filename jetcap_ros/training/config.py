@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..errors import UserError
+from ..images.preprocessing import check_size, SIZE
 from ..models.architectures import ENCODERS
 
 Settings = TypeVar('Settings', 'Stage', 'TrainingConfig')
@@ -83,6 +84,7 @@ class TrainingConfig:
     embed_dim: int = 256
     decoder_dim: int = 512
     attention_dim: int = 256
+    image_size: int | None = None  # pixels, of both sides; None: of the initial checkpoint, or 224
     min_words: int = 3  # shorter captions are dropped
     max_words: int = 20  # longer ones are cut
     min_count: int = 5  # rarer words are <unk>
@@ -151,6 +153,10 @@ def read_config(path: str | None, overrides: Sequence[str] = ()) -> TrainingConf
     check_stages(config.stages)
     if config.encoder not in ENCODERS:
         raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
+    try:
+        check_size(config.image_size or SIZE)
+    except ValueError as error:
+        raise UserError(f'{path or "configuration"}: {error}') from None
     return config
 
 

@@ -55,7 +55,7 @@ class Result:
     value: float | None  # what the score is made of; None of a server that does not tell
     score: float | None
     references: list[str]
-    attention: list[list[float]] | None  # (7, 7): where the words looked, on average
+    attention: list[list[float]] | None  # (cells, cells): where the words looked, on average
     by_people: bool = True  # whether people wrote the references; else it is not scored
     metrics: dict[str, float] | None = None  # x 100
 

@@ -42,9 +42,9 @@ RANDOM_LIGHT = (0.7, 1.3)
 BATCH = 32
 
 
-def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
+def view(image: np.ndarray, number: int, name: str, size: int = SIZE) -> np.ndarray:
     """
-    Return a view of a picture as the encoder's input, (1, 3, 224, 224) float32.
+    Return a view of a picture as the encoder's input, (1, 3, size, size) float32.
 
     :param number: 0 is the whole picture, odd ones are mirrored, 2 and 3 show a part of it, 4 and
         5 another one, and so on; which part follows from the name, the same in every run.
@@ -56,7 +56,7 @@ def view(image: np.ndarray, number: int, name: str) -> np.ndarray:
         side_y, side_x = random.uniform(*CROP_SIDE, 2)
         y, x = random.uniform(0, 1 - side_y) * height, random.uniform(0, 1 - side_x) * width
         image = image[int(y):int(y + side_y * height) + 1, int(x):int(x + side_x * width) + 1]
-    frame = squash(image)
+    frame = squash(image, size)
     return normalize(frame[:, ::-1] if number % 2 else frame)
 
 
@@ -67,8 +67,8 @@ def random_views(
 
     Colours keep their names: brightness, contrast and saturation change, the hue does not.
 
-    :param frames: (N, 224, 224, 3) uint8 RGB.
-    :return: the encoder's input, (N, 3, 224, 224) float32 on the same device, and (N,) bool.
+    :param frames: (N, H, W, 3) uint8 RGB.
+    :return: the encoder's input, (N, 3, H, W) float32 on the same device, and (N,) bool.
     """
     count, device = len(frames), frames.device
 
@@ -97,7 +97,7 @@ def random_views(
 
 def cache_features(
         folder: str, encoder: MobileNetEncoder, block: int, files: Sequence[str], images: str,
-        views: int, bfloat16: bool = False) -> np.ndarray:
+        views: int, bfloat16: bool = False, size: int = SIZE) -> np.ndarray:
     """
     Return what the first `block` blocks give, (views, pictures, C, H, W) float16, mapped.
 
@@ -106,16 +106,16 @@ def cache_features(
     """
     device = next(encoder.parameters()).device
     path = os.path.join(folder, _fingerprint(
-        encoder, block, files, views, bfloat16) + '.npy')
+        encoder, block, files, views, bfloat16, size) + '.npy')
     with torch.inference_mode():
-        blank = torch.zeros(1, 3, SIZE, SIZE, device=device)
+        blank = torch.zeros(1, 3, size, size, device=device)
         shape = (views, len(files), *encoder.run_blocks(blank, 0, block).shape[1:])
 
     def fill(array: np.ndarray, part: slice) -> None:
         names = files[part]
         pictures = [read_picture(os.path.join(images, name)) for name in names]
         for number in range(views):
-            batch = np.concatenate([view(p, number, n) for p, n in zip(pictures, names)])
+            batch = np.concatenate([view(p, number, n, size) for p, n in zip(pictures, names)])
             x = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
             with torch.inference_mode(), torch.autocast(
                     device.type, torch.bfloat16, enabled=bfloat16):
@@ -125,17 +125,18 @@ def cache_features(
     return _cached(path, shape, np.float16, len(files), fill, 'features')
 
 
-def cache_pictures(folder: str, files: Sequence[str], images: str) -> np.ndarray:
-    """Return pictures squashed to (N, 224, 224, 3) uint8 RGB, mapped from a file in `folder`."""
-    digest = hashlib.sha1('\0'.join(files).encode('utf-8')).hexdigest()[:16]
+def cache_pictures(
+        folder: str, files: Sequence[str], images: str, size: int = SIZE) -> np.ndarray:
+    """Return pictures squashed to (N, size, size, 3) uint8 RGB, mapped from a file in `folder`."""
+    digest = hashlib.sha1('\0'.join([str(size), *files]).encode('utf-8')).hexdigest()[:16]
 
     def fill(array: np.ndarray, part: slice) -> None:
         with ThreadPoolExecutor() as pool:
             array[part] = list(pool.map(
-                lambda name: squash(read_picture(os.path.join(images, name))), files[part]))
+                lambda name: squash(read_picture(os.path.join(images, name)), size), files[part]))
 
     return _cached(
-        os.path.join(folder, f'pictures_{digest}.npy'), (len(files), SIZE, SIZE, 3), np.uint8,
+        os.path.join(folder, f'pictures_{digest}.npy'), (len(files), size, size, 3), np.uint8,
         len(files), fill, 'pictures')
 
 
@@ -183,9 +184,9 @@ def _check_space(folder: str, needed: int, what: str) -> None:
 
 def _fingerprint(
         encoder: MobileNetEncoder, block: int, files: Sequence[str], views: int,
-        bfloat16: bool) -> str:
+        bfloat16: bool, size: int) -> str:
     digest = hashlib.sha1(
-        f'{encoder.architecture} {block} {views} {bfloat16} {CROP_SIDE}'.encode('utf-8'))
+        f'{encoder.architecture} {block} {views} {bfloat16} {CROP_SIDE} {size}'.encode('utf-8'))
     for name in files:
         digest.update(name.encode('utf-8') + b'\0')
     parameters: list[torch.Tensor] = []

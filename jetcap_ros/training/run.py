@@ -36,6 +36,7 @@ from .task import Split, Task
 from .teachers import Teachers
 from .trainer import run_stages
 from ..errors import UserError
+from ..images.preprocessing import SIZE
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
@@ -63,7 +64,7 @@ def train(args: argparse.Namespace) -> tuple[str, bool]:
     else:
         model = MobileNetCaptioningModel(
             len(vocabulary), config.embed_dim, config.decoder_dim, config.attention_dim,
-            config.encoder)
+            config.encoder, image_size=config.image_size or SIZE)
         initialize(model.decoder, read_glove(args.glove, vocabulary, config.embed_dim)
                    if args.glove else None)
         weights = load_encoder_weights(config.encoder, args.encoder_weights)
@@ -134,4 +135,6 @@ def _read_initial(path: str, config: TrainingConfig) -> dict[str, Any]:
     contents = load_checkpoint(path)
     for name in ('encoder', 'embed_dim', 'decoder_dim', 'attention_dim'):
         setattr(config, name, contents[name])
+    if config.image_size:
+        contents['image_size'] = config.image_size
     return contents
