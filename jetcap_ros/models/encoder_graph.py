@@ -23,7 +23,7 @@ from .architectures import Block, Convolution, SqueezeExcitation
 from .onnx_graph import Graph
 from .weight import Weight
 
-BY_ROWS = 7  # at most so high is what comes of such a depthwise convolution of 5x5
+BY_ROWS = 8  # at most so high is what comes of such a depthwise convolution of 5x5
 MAX_MAP = 1 << 18  # values of a feature map, if it can be had in parts
 Read = Callable[[str], Weight]  # the parameter of a name
 

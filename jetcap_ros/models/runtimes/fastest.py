@@ -28,7 +28,7 @@ from ..weight import Weight
 
 # Rows of a weight that products are tried with; for words more than a cache has room for.
 SAMPLE_ROWS = {'word products': 2048, 'image products': 512}
-BEAMS, CELLS = 5, 49  # rows of the inputs that they are tried with
+BEAMS, CELLS = 5, 64  # rows of the inputs that they are tried with
 MOST_RUNS, ENOUGH_S = 5, 0.02
 
 Timings = dict[str, dict[str, float]]  # ms, by the kind of work and the runtime's name
