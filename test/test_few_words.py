@@ -79,7 +79,7 @@ def test_few_words_are_searched_as_if_there_were_no_others(monkeypatch, quantize
         'relatives': relatives}
     expected = beam_search(
         Masked(decoder(False, quantized), words), cells, START, END, 8, 3,
-        worth=few_words.COVERAGE * (shares - few_words.LEAST_SHARE), **options)
+        worth=few_words.worth(shares), **options)
     found = few_words.few_words_search(
         decoder(True, quantized), shares, cells, START, END, 8, 3, **options)
     assert found.indices == expected.indices and len(found.indices) > 1
