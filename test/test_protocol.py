@@ -24,7 +24,7 @@ from hypothesis import given, settings, strategies as st
 from jetcap_ros.engine import protocol
 from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 from jetcap_ros.engine.worker_process import worker_command
-from jetcap_ros.images.preprocessing import SIZE
+from jetcap_ros.images.limits import MAX_SIZE
 import numpy as np
 import pytest
 
@@ -88,7 +88,7 @@ def test_packets_that_are_no_messages(ends, packet):
 
 
 def test_a_frame_arrives_whole(ends):
-    frame = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    frame = np.random.default_rng(0).integers(0, 256, (MAX_SIZE, MAX_SIZE, 3), np.uint8)
     protocol.send(ends[0], 'caption', memoryview(frame).cast('B'), beam_size=3)
     message, pixels = protocol.receive(ends[1])
     assert message == {'kind': 'caption', 'beam_size': 3}
@@ -152,7 +152,7 @@ def test_the_worker_hears_its_own_node_alone(connections):
             protocol.send(node, 'caption', pixels, **values)
             return protocol.receive(node)[0]
 
-        frame = bytes(SIZE * SIZE * 3)
+        frame = bytes(message['image_size'] ** 2 * 3)
         good = {'beam_size': 2, 'max_length': 5}
         # Requests without sense are answered, and do not end the worker.
         for pixels, values in (

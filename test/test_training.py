@@ -604,7 +604,7 @@ def test_both_models_search_with_the_detected_words(tmp_path, photograph, quanti
         plain.words.out.weight.mul_(10)
         plain.words.usual.copy_(torch.randn(len(contents['word_map'])))
         wanted = plain.words(plain.cells(
-            torch.from_numpy(normalize(squash(photograph)))))[0].numpy()
+            torch.from_numpy(normalize(squash(photograph, plain.image_size)))))[0].numpy()
     vocabulary = Vocabulary.from_map(contents['word_map'])
     path, packed = str(tmp_path / 'words.pth'), str(tmp_path / 'words.safetensors')
     torch.save(checkpoint_contents(plain, vocabulary), path)

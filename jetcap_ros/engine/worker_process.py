@@ -32,7 +32,8 @@ from .caption import Caption
 from .settings import CaptionerSettings
 from .stages import Stage
 from ..images.complaints import standard_error
-from ..images.preprocessing import jpeg_within, SIZE, squash
+from ..images.limits import SIZE
+from ..images.preprocessing import jpeg_within, squash
 from ..memory.memory_utils import is_stopped, oom_kill_count
 
 # The kernel ends a worker with the thread that started it (PR_SET_PDEATHSIG is the thread's, not

@@ -17,6 +17,9 @@
 MAX_PIXELS = 64_000_000
 # Of a picture in a file or a message: 8 bytes a pixel are the most, and some for its header.
 MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
+# Both sides, in pixels, of what an encoder sees: where its checkpoint does not say another size, at
+# most, and of what a cell of its features stands for.
+SIZE, MAX_SIZE, STRIDE = 224, 384, 32
 
 
 class ImageError(ValueError):
@@ -31,3 +34,11 @@ def check_size(width: int, height: int) -> None:
         raise ImageError(
             f'{width}x{height} is {width * height / 1e6:.0f} megapixels; '
             f'{MAX_PIXELS / 1e6:.0f} are the limit')
+
+
+def check_input_size(size: object) -> int:
+    """Return the size of what an encoder sees, or raise ValueError if it cannot be one."""
+    if type(size) is not int or size % STRIDE or not STRIDE <= size <= MAX_SIZE:
+        raise ValueError(
+            f'image_size is {size!r}, expected a multiple of {STRIDE} up to {MAX_SIZE}')
+    return size

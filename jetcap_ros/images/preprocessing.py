@@ -16,20 +16,11 @@
 
 import numpy as np
 
-SIZE = 224  # pixels, of both sides, where a checkpoint does not say another
-MAX_SIZE = 384
-STRIDE = 32  # pixels a cell of the encoder's features has
+from .limits import SIZE
+
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # ImageNet, red green blue
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 SCALE, SHIFT = 1 / (255 * STD), MEAN / STD
-
-
-def check_size(size: object) -> int:
-    """Return the size of an encoder's input, or raise ValueError if it cannot be one."""
-    if type(size) is not int or size % STRIDE or not STRIDE <= size <= MAX_SIZE:
-        raise ValueError(
-            f'image_size is {size!r}, expected a multiple of {STRIDE} up to {MAX_SIZE}')
-    return size
 
 
 def squash(image: np.ndarray, size: int = SIZE) -> np.ndarray:

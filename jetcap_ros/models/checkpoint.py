@@ -33,7 +33,7 @@ from .errors import CheckpointError, MAX_PARAMETERS, reading
 from .safetensors_file import SafetensorsFile
 from .search_options import check_options
 from .vocabulary import Vocabulary
-from ..images.preprocessing import check_size, SIZE
+from ..images.limits import check_input_size, SIZE
 
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
@@ -176,7 +176,7 @@ def _from_pth(
         path, False, architecture, blocks, vocabulary, decoder,
         score_calibration=_calibration(contents.get('score_calibration')),
         search=_search(contents.get('search')), words=words,
-        image_size=check_size(contents.get('image_size', SIZE))))
+        image_size=check_input_size(contents.get('image_size', SIZE))))
 
 
 def _from_packed(path: str) -> Checkpoint:
@@ -201,7 +201,7 @@ def _from_packed(path: str) -> Checkpoint:
         path, True, metadata['encoder'], blocks, vocabulary, decoder, quantize,
         _calibration(json.loads(metadata.get('score_calibration', '{}'))),
         _search(json.loads(metadata.get('search', '{}'))), words,
-        check_size(json.loads(metadata.get('image_size', str(SIZE))))))
+        check_input_size(json.loads(metadata.get('image_size', str(SIZE))))))
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, shape in checkpoint.parameter_shapes().items():
         expected[name] = 'float32', shape

@@ -27,7 +27,8 @@ from .repetition import relatives
 from .search import beam_search, greedy_search, Hypothesis, SearchDecoder
 from .vocabulary import END, START, Vocabulary
 from .word_detector import WordDetector
-from ..images.preprocessing import normalize, SIZE, squash
+from ..images.limits import SIZE
+from ..images.preprocessing import normalize, squash
 
 
 WORD_GAIN = 0.3  # where the checkpoint says nothing of it

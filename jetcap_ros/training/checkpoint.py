@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..images.preprocessing import SIZE
+from ..images.limits import SIZE
 from ..models.architectures import norm_epsilon, SqueezeExcitation
 from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.encoder import MobileNetEncoder

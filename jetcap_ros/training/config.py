@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..errors import UserError
-from ..images.preprocessing import check_size, SIZE
+from ..images.limits import check_input_size, SIZE
 from ..models.architectures import ENCODERS
 
 Settings = TypeVar('Settings', 'Stage', 'TrainingConfig')
@@ -154,7 +154,7 @@ def read_config(path: str | None, overrides: Sequence[str] = ()) -> TrainingConf
     if config.encoder not in ENCODERS:
         raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
     try:
-        check_size(config.image_size or SIZE)
+        check_input_size(config.image_size or SIZE)
     except ValueError as error:
         raise UserError(f'{path or "configuration"}: {error}') from None
     return config

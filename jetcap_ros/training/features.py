@@ -30,8 +30,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..images.limits import SIZE
 from ..images.picture import read_picture
-from ..images.preprocessing import normalize, SCALE, SHIFT, SIZE, squash
+from ..images.preprocessing import normalize, SCALE, SHIFT, squash
 from ..models.encoder import MobileNetEncoder
 
 # Views of a picture: even ones as it is, odd ones mirrored; from the third on a part of it.

@@ -36,7 +36,7 @@ from .task import Split, Task
 from .teachers import Teachers
 from .trainer import run_stages
 from ..errors import UserError
-from ..images.preprocessing import SIZE
+from ..images.limits import SIZE
 from ..models.mobilenet import MobileNetCaptioningModel
 from ..models.vocabulary import Vocabulary
 
