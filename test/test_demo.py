@@ -27,6 +27,7 @@ import sys
 import time
 
 import cv2
+from jetcap_ros.node import domain
 import numpy as np
 import psutil
 import pytest
@@ -53,6 +54,20 @@ def marked(mark):
         except psutil.Error:
             pass
     return commands
+
+
+def test_a_domain_is_reserved_once_and_given_back(monkeypatch, tmp_path):
+    monkeypatch.setattr(domain.tempfile, 'gettempdir', lambda: str(tmp_path))
+    found = [domain.reserve_domain() for _ in range(100)]
+    assert sorted(number for number, _ in found) == list(range(1, 101))
+    with pytest.raises(RuntimeError, match='in use'):
+        domain.reserve_domain()
+    number, reserved = found[7]
+    reserved.close()
+    again, held = domain.reserve_domain()
+    assert again == number
+    for file in (held, *(file for _, file in found)):
+        file.close()
 
 
 @pytest.fixture

@@ -59,14 +59,14 @@ def main() -> int:
     args = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be beyond the terminal
         sys.stdout.reconfigure(errors='backslashreplace')
-    # Nothing else on this network shall be disturbed, or disturb.
-    domain, reserved = reserve_domain()  # for as long as the file is open
-    os.environ['ROS_DOMAIN_ID'] = str(domain)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
     try:
+        # Nothing else on this network shall be disturbed, or disturb.
+        domain, reserved = reserve_domain()
+        os.environ['ROS_DOMAIN_ID'] = str(domain)
+        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
         with reserved:
             run(args.out, args.images, args.model)
     except UserError as error:
