@@ -254,6 +254,10 @@ def test_pictures_of_another_size(drawn, trained, tmp_path, capsys):
     assert size(out) == 64
     frames = {np.load(path, mmap_mode='r').shape[1:] for path in out.glob('cache/pictures_*.npy')}
     assert frames == {(64, 64, 3)}
+    damaged = torch.load(out / 'model.pth', weights_only=True)
+    torch.save({**damaged, 'image_size': 100}, tmp_path / 'damaged.pth')
+    assert main(arguments(drawn, further, '--init', str(tmp_path / 'damaged.pth'))) == 2
+    assert 'damaged.pth' in capsys.readouterr().err
     # What goes on from it sees the same size, if not told another.
     assert main(arguments(
         drawn, further, '--init', str(out / 'model.pth'), '--stages', 'frozen', '--set',
@@ -746,6 +750,7 @@ def test_missing_files_are_named(drawn, tmp_path, capsys):
     (('--set', 'decoder_dim=many'), 'expected int'),
     (('--set', 'encoder=resnet'), 'unknown encoder'),
     (('--set', 'image_size=250'), 'a multiple of 32'),
+    (('--set', 'image_size=0'), 'a multiple of 32'),
     (('--stages', 'frozen,cold'), "unknown stage 'cold'"),
     (('--stages', 'words,fine-tune'), 'words: the last stage'),
     (('--encoder-weights', '/nowhere.pth'), '/nowhere.pth'),

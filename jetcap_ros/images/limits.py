@@ -19,7 +19,7 @@ MAX_PIXELS = 64_000_000
 MAX_BYTES = 8 * MAX_PIXELS + (1 << 20)
 # Both sides, in pixels, of what an encoder sees: where its checkpoint does not say another size, at
 # most, and of what a cell of its features stands for.
-SIZE, MAX_SIZE, STRIDE = 224, 384, 32
+SIZE, MAX_SIZE, STRIDE = 224, 352, 32
 
 
 class ImageError(ValueError):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ..errors import UserError
-from ..images.limits import SIZE
+from ..images.limits import check_input_size, SIZE
 from ..models.architectures import norm_epsilon, SqueezeExcitation
 from ..models.checkpoint import Checkpoint, read_checkpoint
 from ..models.encoder import MobileNetEncoder
@@ -80,7 +80,8 @@ def build_model(contents: Mapping[str, Any]) -> MobileNetCaptioningModel:
     encoder = MobileNetEncoder(contents['encoder'], folded=True)
     model = MobileNetCaptioningModel(
         len(contents['word_map']), contents['embed_dim'], contents['decoder_dim'],
-        contents['attention_dim'], encoder, image_size=contents.get('image_size', SIZE))
+        contents['attention_dim'], encoder,
+        image_size=check_input_size(contents.get('image_size', SIZE)))
     hidden = contents['model_state_dict'].get('words.hidden.bias')
     if hidden is not None:
         model.words = WordLayers(len(contents['word_map']), encoder.out_channels, len(hidden))

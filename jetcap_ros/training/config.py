@@ -154,7 +154,7 @@ def read_config(path: str | None, overrides: Sequence[str] = ()) -> TrainingConf
     if config.encoder not in ENCODERS:
         raise UserError(f'unknown encoder {config.encoder!r}: {", ".join(ENCODERS)}')
     try:
-        check_input_size(config.image_size or SIZE)
+        check_input_size(SIZE if config.image_size is None else config.image_size)
     except ValueError as error:
         raise UserError(f'{path or "configuration"}: {error}') from None
     return config
