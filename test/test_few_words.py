@@ -18,6 +18,7 @@ from jetcap_ros.engine.settings import SHIPPED_CHECKPOINT
 from jetcap_ros.models import few_words
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.decoder import Decoder, table_product
+from jetcap_ros.models.errors import CheckpointError
 from jetcap_ros.models.search import beam_search
 from jetcap_ros.models.weight import quantize_rows, Weight
 from jetcap_ros.models.word_detector import WordDetector
@@ -69,7 +70,7 @@ def test_few_words_are_searched_as_if_there_were_no_others(monkeypatch, quantize
     monkeypatch.setattr(few_words, 'LIKELY', count)
     rng = np.random.default_rng(seed)
     cells = rng.normal(0, 2, (9, CHANNELS)).astype(np.float32)
-    shares = rng.random(WORDS).astype(np.float32)
+    shares, least = rng.random((2, WORDS), np.float32)
     words = np.union1d(np.argsort(-shares)[:count], [START, END, PAD])
     gains = rng.exponential(1, WORDS).astype(np.float32)
     gains[END] = -3  # or captions end before they have begun
@@ -79,12 +80,18 @@ def test_few_words_are_searched_as_if_there_were_no_others(monkeypatch, quantize
         'relatives': relatives}
     expected = beam_search(
         Masked(decoder(False, quantized), words), cells, START, END, 8, 3,
-        worth=few_words.worth(shares), **options)
+        worth=few_words.worth(shares, least), **options)
     found = few_words.few_words_search(
-        decoder(True, quantized), shares, cells, START, END, 8, 3, **options)
+        decoder(True, quantized), shares, cells, START, END, 8, 3, least=least, **options)
     assert found.indices == expected.indices and len(found.indices) > 1
     assert found.log_probability == pytest.approx(expected.log_probability, abs=1e-4)
     np.testing.assert_allclose(found.attention, expected.attention, atol=1e-5)
+
+
+def test_a_word_is_worth_something_from_its_own_least_part_on():
+    shares, least = np.array([0.3, 0.3, 0.3], np.float32), np.array([0.2, 0.3, 0.4], np.float32)
+    added = few_words.worth(shares, least)
+    assert added[0] > 0 == added[1] > added[2]
 
 
 def test_a_decoder_of_few_words_can_say_all():
@@ -106,6 +113,17 @@ def test_a_word_is_as_likely_as_the_image_and_what_is_usual_make_it():
     shares = detector.shares(detector(np.array([[2, 0], [0, 2]], np.float32)))
     np.testing.assert_allclose(shares, [0.5, 0.5, 1 / (1 + np.exp(3)), 1], atol=1e-6)
     assert WordDetector(read.__getitem__, table_product).shares(usual) is None
+
+
+@pytest.mark.parametrize('wrong', [-0.1, 1.1, np.nan])
+def test_parts_from_which_on_words_are_said_are_parts(wrong):
+    weights = {
+        'mean': np.zeros(2), 'deviation': np.ones(2), 'hidden.weight': np.eye(2),
+        'hidden.bias': np.zeros(2), 'out.weight': np.eye(2), 'out.bias': np.zeros(2),
+        'usual': np.zeros(2), 'least': np.array([0.2, wrong])}
+    read = {name: Weight(values.astype(np.float32)) for name, values in weights.items()}
+    with pytest.raises(CheckpointError, match=r'words\.least is not within 0 and 1'):
+        WordDetector(read.__getitem__, table_product, few_words=True, least=True)
 
 
 def test_the_shipped_checkpoint_chooses_few_words():

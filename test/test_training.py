@@ -34,6 +34,7 @@ from jetcap_ros.images.preprocessing import normalize, squash
 from jetcap_ros.models.checkpoint import read_checkpoint
 from jetcap_ros.models.encoder import MobileNetEncoder
 from jetcap_ros.models.errors import CheckpointError
+from jetcap_ros.models.few_words import LEAST_SHARE
 from jetcap_ros.models.mobilenet import (
     AttentionDecoder, MobileNetCaptioningModel, WordLayers)
 from jetcap_ros.models.vocabulary import Vocabulary
@@ -52,6 +53,7 @@ from jetcap_ros.training.features import cache_features, random_views, view
 from jetcap_ros.training.meteor import sentence_meteor
 from jetcap_ros.training.pictures import present_pictures
 from jetcap_ros.training.rewards import Rewards
+from jetcap_ros.training.sentences import read_objects
 from jetcap_ros.training.task import Split, Task
 from jetcap_ros.training.teachers import Teachers
 import numpy as np
@@ -434,6 +436,17 @@ def test_objects_that_a_detector_saw_are_wanted_words():
     assert shares[word_map['cup']] == pytest.approx(0.3)  # and no word of its own for a tie
 
 
+def test_the_last_file_of_objects_that_names_a_picture_counts(tmp_path):
+    seen, listed = tmp_path / 'seen.jsonl', tmp_path / 'listed.jsonl'
+    seen.write_text('{"file": "a.jpg", "objects": {"cup": 0.5}}\n'
+                    '{"file": "b.jpg", "objects": {"tie": 0.9}}\n')
+    listed.write_text('{"file": "a.jpg", "objects": {"vase": 1}}\n')
+    assert read_objects([seen, listed]) == {'a.jpg': {'vase': 1.0}, 'b.jpg': {'tie': 0.9}}
+    listed.write_text('{"file": "a.jpg"}\n')
+    with pytest.raises(UserError, match=r'listed\.jsonl:1: no objects of a picture'):
+        read_objects([seen, listed])
+
+
 def test_a_word_is_as_usual_as_in_the_pictures_that_an_epoch_shows():
     vocabulary = build_vocabulary([['a', 'big', 'red', 'cup', 'door']], 1)
     pictures = [CaptionedPicture('0', 'train', ['A red cup'], 'table')] + [
@@ -444,6 +457,21 @@ def test_a_word_is_as_usual_as_in_the_pictures_that_an_epoch_shows():
     shares = torch.sigmoid(task.usual).numpy()
     for word, expected in (('cup', 6 / 7.5), ('door', 1.5 / 7.5), ('red', 6.75 / 7.5)):
         assert shares[vocabulary.word_map[word]] == pytest.approx(expected, abs=1e-4)
+
+
+def test_things_are_said_from_a_larger_part_on_than_other_words():
+    vocabulary = build_vocabulary([['a', 'big', 'red', 'cup', 'door']], 1)
+    pictures = [CaptionedPicture(str(n), 'train', ['A red cup', 'A big door']) for n in range(20)]
+    config = TrainingConfig()
+    objects = {str(n): {'cup': 1.0, 'a': 1.0} for n in range(20)}
+    objects['0']['door'] = 1.0
+    train = Split(pictures, config, vocabulary, objects)
+    task = Task(config, vocabulary, train, train, '', '', 'cpu', Teachers([], vocabulary, 'cpu'))
+    least = task.least.numpy()
+    # Half of the captions name the cup, and as a certain object it counts 0.6.
+    assert least[vocabulary.word_map['cup']] == pytest.approx(0.7 * 0.6)
+    for word in ('a', 'big', 'red', 'door', '<end>'):
+        assert least[vocabulary.word_map[word]] == pytest.approx(LEAST_SHARE)
 
 
 def test_pictures_with_few_captions_teach_likelihood(drawn, trained, tmp_path):
@@ -651,16 +679,19 @@ def test_detectors_know_usual_words_and_older_ones_do_not(detecting, tmp_path, p
     a, red, zoo = (state['words.usual'][word_map[word]].item() for word in ('a', 'red', 'zoo'))
     assert a > red > zoo == pytest.approx(np.log(1e-4), abs=1e-3)
     assert read_checkpoint(str(detecting / 'model.pth')).few_words
-    del state['words.usual']
+    assert state['words.least'][word_map['red']] == pytest.approx(LEAST_SHARE)
+    del state['words.usual'], state['words.least']
     older, average = str(tmp_path / 'older.pth'), str(tmp_path / 'average.pth')
     torch.save(contents, older)
     assert not read_checkpoint(older).few_words
-    assert 'words.usual' not in load_checkpoint(older)['model_state_dict']
+    assert not {'words.usual', 'words.least'} & load_checkpoint(older)['model_state_dict'].keys()
     assert LazyModel(older, 'mobilenet', reserve_memory_mb=0).model.caption(photograph).text
     for files, known in (([detecting / 'model.pth'] * 2, True),
                          ([detecting / 'model.pth', older], False)):
         assert main(['average', *map(str, files), '--out', average]) == 0
         assert read_checkpoint(average).few_words == known
+        least = load_checkpoint(average)['model_state_dict']['words.least']
+        assert least[word_map['red']] == pytest.approx(LEAST_SHARE)
         assert load_checkpoint(average)
 
 

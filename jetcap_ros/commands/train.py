@@ -53,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'may be repeated')
     parser.add_argument('--text', metavar='FILE',
                         help='sentences without pictures, one a line, for the stage `text`')
-    parser.add_argument('--objects', metavar='FILE',
+    parser.add_argument('--objects', action='append', default=[], metavar='FILE',
                         help='objects that a detector saw in the pictures (python -m '
-                             'jetcap_ros.training.objects), more words for the word detector')
+                             'jetcap_ros.training.objects), more words for the word detector; '
+                             'may be repeated: of a picture, the last file that names it counts')
     parser.add_argument('--glove', metavar='FILE', help='word vectors to start from, as text')
     parser.add_argument('--cache', metavar='DIR',
                         help='folder for features of frozen blocks (default: OUT/cache; may be '

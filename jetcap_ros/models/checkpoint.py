@@ -38,7 +38,8 @@ from ..images.limits import check_input_size, SIZE
 PACKED_FORMAT = 'jetcap_ros'
 PACKED_VERSION = '1'
 WORD_PARAMETERS = (
-    'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias', 'usual')
+    'mean', 'deviation', 'hidden.weight', 'hidden.bias', 'out.weight', 'out.bias', 'usual',
+    'least')
 FEW_VALUES = 64
 LIKELY = 512  # words that an image may call for
 DECODER_LAYERS = ('decode_step', 'init_h', 'fc', 'encoder_att', 'decoder_att', 'full_att')
@@ -293,9 +294,9 @@ def _check_words(checkpoint: Checkpoint) -> None:
     hidden = (words.get('hidden.bias') or (0,))[0]
     expected = dict(zip(WORD_PARAMETERS, (
         (c,), (c,), (hidden, c), (hidden,), (len(checkpoint.vocabulary), hidden),
-        (len(checkpoint.vocabulary),), (len(checkpoint.vocabulary),))))
-    if 'usual' not in words:  # of a detector that was trained before words were chosen by it
-        del expected['usual']
+        *[(len(checkpoint.vocabulary),)] * 3)))
+    for name in {'usual', 'least'} - words.keys():  # of a detector of before they were known
+        del expected[name]
     for name in sorted({*expected, *words}):
         if words.get(name) != expected.get(name) or not hidden:
             raise CheckpointError(

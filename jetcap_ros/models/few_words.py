@@ -30,10 +30,10 @@ from .checkpoint import LIKELY
 from .decoder import Decoder, State
 from .search import beam_search, Hypothesis
 
-# How much likely words count, in which part of the captions a word has to be to add anything, and
-# what is added to each part, lest a word that is seen nowhere decides alone. Chosen on validation
-# pictures.
-PREFERENCE, LEAST_SHARE, FLOOR = 0.16, 0.18, 0.03
+# How much likely words count, in which part of the captions a word has to be to add anything if
+# the checkpoint does not say, and what is added to each part, lest a word that is seen nowhere
+# decides alone. Chosen on validation pictures.
+PREFERENCE, LEAST_SHARE, FLOOR = 0.2, 0.12, 0.02
 
 
 class _Few:
@@ -52,27 +52,30 @@ class _Few:
         return self._logits(state.hidden), state, attention
 
 
-def worth(shares: np.ndarray) -> np.ndarray:
+def worth(shares: np.ndarray, least: np.ndarray | float = LEAST_SHARE) -> np.ndarray:
     """
     Return what words add to the value of a finished caption that holds them, the same shape.
 
     :param shares: in which part of the image's captions each word is.
+    :param least: in which part each has to be to add anything; in less it takes away.
     """
-    added: np.ndarray = PREFERENCE * np.log((shares + FLOOR) / (LEAST_SHARE + FLOOR))
+    added: np.ndarray = PREFERENCE * np.log((shares + FLOOR) / (least + FLOOR))
     return added
 
 
 def few_words_search(
         decoder: Decoder, shares: np.ndarray, cells: np.ndarray, start: int, end: int,
-        max_length: int, beam_size: int, *, gains: np.ndarray, forbidden: Sequence[int] = (),
-        relatives: Mapping[int, Sequence[int]] | None = None, **options: Any) -> Hypothesis:
+        max_length: int, beam_size: int, *, gains: np.ndarray, least: np.ndarray | None = None,
+        forbidden: Sequence[int] = (), relatives: Mapping[int, Sequence[int]] | None = None,
+        **options: Any) -> Hypothesis:
     """
     Return what `beam_search` finds if there are no words but the likely ones.
 
     Of the captions that come to an end, those are preferred whose words are likely: the detector
     has seen them in the image as a whole, whatever the words before them are.
 
-    :param shares: (V,) in which part of the image's captions each word is.
+    :param shares: (V,) in which part of the image's captions each word is; least: (V,) for
+        `worth`.
     """
     words = np.union1d(
         np.argpartition(shares, -LIKELY)[-LIKELY:], [start, end, *forbidden])
@@ -86,7 +89,7 @@ def few_words_search(
     found = beam_search(
         _Few(decoder, words), cells, place[start], place[end], max_length, beam_size,
         gains=gains[words], forbidden=places(forbidden),
-        worth=worth(shares[words]),
+        worth=worth(shares[words], LEAST_SHARE if least is None else least[words]),
         relatives={index: places(relatives.get(word, ())) for word, index in place.items()},
         **options)
     return dataclasses.replace(found, indices=[known[index] for index in found.indices])

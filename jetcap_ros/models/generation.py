@@ -105,7 +105,7 @@ class CaptioningModel:
             if shares is not None:
                 return few_words_search(
                     self.decoder, shares, cells, start, end, max_length, beam_size, gains=gains,
-                    **options)
+                    least=self.word_detector.least, **options)
         if beam_size == 1 and gains is None and not any(options.values()):
             return greedy_search(self.search_decoder, cells, start, end, max_length)
         return beam_search(

@@ -99,13 +99,16 @@ class WordLayers(nn.Module):
         self.deviation = nn.Parameter(torch.ones(encoder_dim), requires_grad=False)
         # The log-odds of each word in an image of which nothing is known; zeros: unknown.
         self.usual = nn.Parameter(torch.zeros(vocab_size), requires_grad=False)
+        # The part of an image's captions from which on a word is to be said; zeros: unknown.
+        self.least = nn.Parameter(torch.zeros(vocab_size), requires_grad=False)
         self.hidden = nn.Linear(encoder_dim, words_dim)
         self.out = nn.Linear(words_dim, vocab_size)
         self.dropout = nn.Dropout(0.5)
 
     def _load_from_state_dict(
             self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        state_dict.setdefault(prefix + 'usual', torch.zeros_like(self.usual))
+        for name in ('usual', 'least'):
+            state_dict.setdefault(prefix + name, torch.zeros_like(self.usual))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, cells: torch.Tensor) -> torch.Tensor:
@@ -226,4 +229,4 @@ class MobileNetCaptioningModel(nn.Module, CaptioningModel):
             if checkpoint.words:
                 self.word_detector = WordDetector(
                     lambda name: reader.read(f'words.{name}', quantize), product,
-                    checkpoint.few_words)
+                    checkpoint.few_words, 'least' in checkpoint.words)

@@ -71,7 +71,7 @@ class SimpleCaptioningModel(CaptioningModel):
         if checkpoint.words:
             self.word_detector = WordDetector(
                 lambda name: reader.read(f'words.{name}'), row_product,
-                checkpoint.few_words)
+                checkpoint.few_words, 'least' in checkpoint.words)
 
     def cells(self, image: np.ndarray) -> np.ndarray:
         """Return the features (L, C) of a normalized image (1, 3, size, size)."""

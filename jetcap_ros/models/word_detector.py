@@ -35,14 +35,18 @@ class WordDetector:
     :param read: gives the parameter of a name, each asked for once.
     :param product: makes the product x @ weight.T + bias from a Weight and its bias.
     :param few_words: it will be asked in which part of the captions words are.
+    :param least: its weights say from which part on each word is to be said.
     :raises CheckpointError: if its weights are damaged.
     """
 
     def __init__(
             self, read: Callable[[str], Weight], product: MakeProduct,
-            few_words: bool = False) -> None:
+            few_words: bool = False, least: bool = False) -> None:
         # The log-odds of each word in an image of which nothing is known.
         self._usual = read('usual').values if few_words else None
+        self.least = read('least').values if few_words and least else None  # (V,)
+        if self.least is not None and not ((self.least >= 0) & (self.least <= 1)).all():
+            raise CheckpointError('words.least is not within 0 and 1: the weights are damaged')
         self._mean = read('mean').values
         self._deviation = read('deviation').values
         if not (self._deviation > 0).all():

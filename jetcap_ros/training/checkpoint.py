@@ -48,8 +48,9 @@ def checkpoint_contents(
     state = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()}
-    if model.words is not None and not model.words.usual.any():
-        del state['words.usual']
+    for name in ('words.usual', 'words.least'):
+        if model.words is not None and not state[name].any():
+            del state[name]
     if model.encoder.folded:
         for layer, norm in _normalized(model.encoder):
             bias = state.pop(layer + '.bias')
@@ -115,7 +116,7 @@ def add_words(contents: dict[str, Any], vocabulary: Vocabulary) -> None:
     state, count = contents['model_state_dict'], len(vocabulary) - len(contents['word_map'])
     for name in (
             'decoder.embedding.weight', 'decoder.fc.weight', 'decoder.fc.bias',
-            'words.out.weight', 'words.out.bias', 'words.usual'):
+            'words.out.weight', 'words.out.bias', 'words.usual', 'words.least'):
         rows = state.get(name)
         if rows is None:  # without a word detector
             continue
@@ -213,7 +214,12 @@ def average_checkpoints(paths: Sequence[str], parts: Sequence[float], out: str) 
         for tensor, *tensors in zip(*(model.parameters() for model in (average, *others))):
             # As differences, so that what no run has changed stays as it is to the last bit.
             tensor += sum(part * (other - tensor) for part, other in zip(parts[1:], tensors))
-    if average.words is not None and not all(
-            'words.usual' in content['model_state_dict'] for content in contents):
-        average.words.usual.data.zero_()
+    if average.words is not None:
+        if not all('words.usual' in content['model_state_dict'] for content in contents):
+            average.words.usual.data.zero_()
+        # Counted, not learned: the last one's count.
+        for content in contents:
+            least = content['model_state_dict'].get('words.least')
+            if least is not None:
+                average.words.least.data.copy_(least)
     save_atomically(checkpoint_contents(average, vocabulary), out)

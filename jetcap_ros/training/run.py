@@ -71,7 +71,7 @@ def train(args: argparse.Namespace) -> tuple[str, bool]:
         if weights is not None:
             model.encoder.load_state_dict(weights)
         initial = checkpoint_contents(model, vocabulary)
-    objects = read_objects(args.objects) if args.objects else {}
+    objects = read_objects(args.objects)
     train, val = (
         Split([p for p in pictures if p.split == name], config, vocabulary, objects)
         for name in ('train', 'val'))

@@ -14,6 +14,7 @@
 
 """What training reads beside captioned pictures: sentences, and the objects a detector saw."""
 
+from collections.abc import Iterable
 import json
 
 from .config import TrainingConfig
@@ -47,22 +48,27 @@ def read_sentences(
     return sentences
 
 
-def read_objects(path: str) -> dict[str, dict[str, float]]:
+def read_objects(paths: Iterable[str]) -> dict[str, dict[str, float]]:
     """
-    Return the objects of each picture, as `jetcap_ros.training.objects` writes them.
+    Return the objects of each picture, of the last file that names it.
+
+    The files are such as `jetcap_ros.training.objects` writes.
 
     :raises UserError: names the line that is none.
     """
     objects = {}
-    try:
-        with open(path, encoding='utf-8') as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    row = json.loads(line)
-                    objects[str(row['file'])] = {
-                        str(word): float(certain) for word, certain in row['objects'].items()}
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise UserError(f'{path}:{number}: no objects of a picture ({error})') from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: cannot be read ({error})') from None
+    for path in paths:
+        try:
+            with open(path, encoding='utf-8') as file:
+                for number, line in enumerate(file, start=1):
+                    try:
+                        row = json.loads(line)
+                        objects[str(row['file'])] = {
+                            str(word): float(certain)
+                            for word, certain in row['objects'].items()}
+                    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                        raise UserError(
+                            f'{path}:{number}: no objects of a picture ({error})') from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f'{path}: cannot be read ({error})') from None
     return objects

@@ -124,6 +124,7 @@ class StageRun:
             self.model.load_state_dict(state['model'])
         if self.model.words is not None:
             self.model.words.usual.data.copy_(self.task.usual)
+            self.model.words.least.data.copy_(self.task.least)
         return fresh
 
     def _make_optimizer(self) -> torch.optim.Optimizer:

@@ -26,10 +26,15 @@ from .cider import CiderD
 from .config import TrainingConfig
 from .dataset import encode, tokenize
 from .teachers import Teachers
+from ..models import few_words
+from ..models.repetition import AGAIN, DOGS, PEOPLE
 from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
 
 LEAST_SHARE = 1e-4  # of the captions with a word, for its log-odds
 OBJECT_SHARE = 0.6  # a certain object counts as if this part of the captions named it
+# What is seen in so many pictures is a thing. A caption that names a thing which is not there is
+# false, so it is to be said only from this part on of where it usually is in pictures that have it.
+THING_PICTURES, THING_PART = 20, 0.7
 
 Caption = list[int]
 
@@ -53,6 +58,7 @@ class Split:
             {word_map[word]: certain for word, certain in objects.get(name, {}).items()
              if word in word_map} for name in self.files]
         self._vocabulary_size = len(vocabulary)
+        self._small = [word_map[word] for word in AGAIN - PEOPLE - DOGS if word in word_map]
 
     def shares(self, pictures: np.ndarray) -> np.ndarray:
         """Return (N, V): the part of the captions of each of these pictures that holds a word."""
@@ -64,6 +70,13 @@ class Split:
             for word, certain in self._objects[picture].items():
                 shares[row, word] = max(shares[row, word], OBJECT_SHARE * certain)
         return shares
+
+    def things(self) -> np.ndarray:
+        """Return (V,) bool: what objects of several pictures are called."""
+        words = np.array([word for objects in self._objects for word in objects], int)
+        things = np.bincount(words, minlength=self._vocabulary_size) >= THING_PICTURES
+        things[self._small] = False
+        return things
 
     def references(self, with_end: bool) -> list[list[Caption]]:
         """Return the captions without <start>, and without <end> unless it is wanted."""
@@ -132,13 +145,31 @@ class Task:
     @functools.cached_property
     def usual(self) -> torch.Tensor:
         """Return (V,) log-odds of each word in a training picture of which nothing is known."""
-        wanted, step = self.train.wanted(self.config.source_weights), 256
-        total = sum(
-            wanted[first:first + step] @ self.train.shares(
-                np.arange(first, min(first + step, len(wanted))))
-            for first in range(0, len(wanted), step))
-        shares = torch.from_numpy(np.asarray(total / wanted.sum(), np.float32))
+        total, _ = self._totals
+        wanted = self.train.wanted(self.config.source_weights)
+        shares = torch.from_numpy((total / wanted.sum()).astype(np.float32))
         return torch.logit(shares, LEAST_SHARE).to(self.device)
+
+    @functools.cached_property
+    def least(self) -> torch.Tensor:
+        """Return (V,): in which part of an image's captions each word has to be to be said."""
+        total, pictures = self._totals
+        least = np.full(len(total), few_words.LEAST_SHARE, np.float32)
+        things = self.train.things() & (pictures > 0)
+        least[things] = THING_PART * total[things] / pictures[things]
+        return torch.from_numpy(least).to(self.device)
+
+    @functools.cached_property
+    def _totals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (V,): the sum of each word's parts in the pictures, and how many have it."""
+        wanted, step = self.train.wanted(self.config.source_weights), 256
+        total, pictures = np.zeros((2, len(self.vocabulary)))
+        for first in range(0, len(wanted), step):
+            part = slice(first, first + step)
+            shares = self.train.shares(np.arange(len(wanted))[part])
+            total += wanted[part] @ shares
+            pictures += wanted[part] @ (shares > 0)
+        return total, pictures
 
     def pad(self, captions: Sequence[Sequence[Caption]]) -> np.ndarray:
         """Return (N, K, T) indices of K captions for each of N pictures, filled with <pad>."""
