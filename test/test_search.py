@@ -259,3 +259,11 @@ def test_words_and_their_plurals_are_said_once_but_for_small_ones():
             else:
                 assert len(stems) == len(set(stems))
     assert said_twice
+
+
+def test_one_thing_is_not_said_by_another_word_again():
+    words = ['a', 'bicycle', 'tv', 'bike', 'television', 'sofa']
+    found = {words[index]: {words[k] for k in others} for index, others in relatives(words).items()}
+    assert found['bike'] == found['bicycle'] == {'bike', 'bicycle'}
+    assert found['tv'] == found['television'] == {'tv', 'television'}
+    assert found['sofa'] == {'sofa'} and 'a' not in found

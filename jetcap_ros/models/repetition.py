@@ -24,12 +24,16 @@ AGAIN = PEOPLE | DOGS | frozenset(
     'a an the of in on at to with and or by from for into near next while is are his her their '
     'its it that who as two three other another one up down off over front side'.split())
 
+# Two words for one thing.
+SAME = ({'bike', 'bicycle'}, {'bikes', 'bicycles'}, {'tv', 'television'}, {'couch', 'sofa'})
+
 
 def relatives(words: Sequence[str]) -> Mapping[int, list[int]]:
     """
     Return, for the index of a word, those of the words that do not come once it is said.
 
-    That is the word itself, its plural and its singular; words of AGAIN have none.
+    That is the word itself, its plural and its singular, and another word for the same thing; words
+    of AGAIN have none.
     """
     places = {word: index for index, word in enumerate(words) if word not in AGAIN}
     found = {index: [index] for index in places.values()}
@@ -42,4 +46,9 @@ def relatives(words: Sequence[str]) -> Mapping[int, list[int]]:
         for plural in plurals & places.keys():
             found[index].append(places[plural])
             found[places[plural]].append(index)
+    for pair in SAME:
+        if pair <= places.keys():
+            one, other = (places[word] for word in pair)
+            found[one].append(other)
+            found[other].append(one)
     return found
