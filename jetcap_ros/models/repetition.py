@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 PEOPLE = frozenset(
     'man men woman women boy boys girl girls child children person people'.split())
 DOGS = frozenset({'dog', 'dogs'})
-# What sentences say twice as a rule, and whom: a man and another man.
-AGAIN = PEOPLE | DOGS | frozenset(
+# Words that name nothing.
+SMALL = frozenset(
     'a an the of in on at to with and or by from for into near next while is are his her their '
     'its it that who as two three other another one up down off over front side'.split())
-
+# What sentences say twice as a rule, and whom: a man and another man.
+AGAIN = PEOPLE | DOGS | SMALL
 # Two words for one thing.
-SAME = ({'bike', 'bicycle'}, {'bikes', 'bicycles'}, {'tv', 'television'}, {'couch', 'sofa'})
+SAME = [('bike', 'bicycle'), ('bikes', 'bicycles'), ('tv', 'television'), ('couch', 'sofa')]
 
 
 def relatives(words: Sequence[str]) -> Mapping[int, list[int]]:
@@ -36,19 +37,16 @@ def relatives(words: Sequence[str]) -> Mapping[int, list[int]]:
     of AGAIN have none.
     """
     places = {word: index for index, word in enumerate(words) if word not in AGAIN}
-    found = {index: [index] for index in places.values()}
-    for word, index in places.items():
+    pairs = [pair for pair in SAME if places.keys() >= {*pair}]
+    for word in places:
         plurals = {word + 's', word + 'es'}
         if word.endswith('y'):
             plurals.add(word[:-1] + 'ies')
         elif word.endswith(('f', 'fe')):
             plurals.add(word.rstrip('fe') + 'ves')
-        for plural in plurals & places.keys():
-            found[index].append(places[plural])
-            found[places[plural]].append(index)
-    for pair in SAME:
-        if pair <= places.keys():
-            one, other = (places[word] for word in pair)
-            found[one].append(other)
-            found[other].append(one)
+        pairs += [(word, plural) for plural in plurals & places.keys()]
+    found = {index: [index] for index in places.values()}
+    for one, other in pairs:
+        found[places[one]].append(places[other])
+        found[places[other]].append(places[one])
     return found

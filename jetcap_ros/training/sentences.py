@@ -58,17 +58,21 @@ def read_objects(paths: Iterable[str]) -> dict[str, dict[str, float]]:
     """
     objects = {}
     for path in paths:
-        try:
-            with open(path, encoding='utf-8') as file:
-                for number, line in enumerate(file, start=1):
-                    try:
-                        row = json.loads(line)
-                        objects[str(row['file'])] = {
-                            str(word): float(certain)
-                            for word, certain in row['objects'].items()}
-                    except (ValueError, KeyError, TypeError, AttributeError) as error:
-                        raise UserError(
-                            f'{path}:{number}: no objects of a picture ({error})') from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f'{path}: cannot be read ({error})') from None
+        objects.update(_objects_of(path))
+    return objects
+
+
+def _objects_of(path: str) -> dict[str, dict[str, float]]:
+    objects = {}
+    try:
+        with open(path, encoding='utf-8') as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    objects[str(row['file'])] = {
+                        str(word): float(certain) for word, certain in row['objects'].items()}
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise UserError(f'{path}:{number}: no objects of a picture ({error})') from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: cannot be read ({error})') from None
     return objects

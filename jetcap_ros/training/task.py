@@ -26,11 +26,11 @@ from .cider import CiderD
 from .config import TrainingConfig
 from .dataset import encode, tokenize
 from .teachers import Teachers
-from ..models import few_words
-from ..models.repetition import AGAIN, DOGS, PEOPLE
+from ..models.few_words import LEAST_SHARE
+from ..models.repetition import SMALL
 from ..models.vocabulary import PAD, UNKNOWN, Vocabulary
 
-LEAST_SHARE = 1e-4  # of the captions with a word, for its log-odds
+RAREST = 1e-4  # part of the captions that a word is in at least, for its log-odds
 OBJECT_SHARE = 0.6  # a certain object counts as if this part of the captions named it
 # What is seen in so many pictures is a thing. A caption that names a thing which is not there is
 # false, so it is to be said only from this part on of where it usually is in pictures that have it.
@@ -58,7 +58,6 @@ class Split:
             {word_map[word]: certain for word, certain in objects.get(name, {}).items()
              if word in word_map} for name in self.files]
         self._vocabulary_size = len(vocabulary)
-        self._small = [word_map[word] for word in AGAIN - PEOPLE - DOGS if word in word_map]
 
     def shares(self, pictures: np.ndarray) -> np.ndarray:
         """Return (N, V): the part of the captions of each of these pictures that holds a word."""
@@ -74,9 +73,7 @@ class Split:
     def things(self) -> np.ndarray:
         """Return (V,) bool: what objects of several pictures are called."""
         words = np.array([word for objects in self._objects for word in objects], int)
-        things = np.bincount(words, minlength=self._vocabulary_size) >= THING_PICTURES
-        things[self._small] = False
-        return things
+        return np.bincount(words, minlength=self._vocabulary_size) >= THING_PICTURES
 
     def references(self, with_end: bool) -> list[list[Caption]]:
         """Return the captions without <start>, and without <end> unless it is wanted."""
@@ -148,14 +145,15 @@ class Task:
         total, _ = self._totals
         wanted = self.train.wanted(self.config.source_weights)
         shares = torch.from_numpy((total / wanted.sum()).astype(np.float32))
-        return torch.logit(shares, LEAST_SHARE).to(self.device)
+        return torch.logit(shares, RAREST).to(self.device)
 
     @functools.cached_property
     def least(self) -> torch.Tensor:
         """Return (V,): in which part of an image's captions each word has to be to be said."""
         total, pictures = self._totals
-        least = np.full(len(total), few_words.LEAST_SHARE, np.float32)
+        least = np.full(len(total), LEAST_SHARE, np.float32)
         things = self.train.things() & (pictures > 0)
+        things[[i for word, i in self.vocabulary.word_map.items() if word in SMALL]] = False
         least[things] = THING_PART * total[things] / pictures[things]
         return torch.from_numpy(least).to(self.device)
 
